@@ -1,0 +1,1 @@
+"""Read a LArPix raw HDF5 file, also while it is being written."""
