@@ -1,1 +1,37 @@
 """Read a LArPix raw HDF5 file, also while it is being written."""
+
+from streamer.batch import Batch, Message
+from streamer.errors import (
+    BadMask,
+    FileReplaced,
+    IncompatibleVersion,
+    LayoutError,
+    NotReady,
+    NotSynchronized,
+    RowsOutOfRange,
+    RowUnreadable,
+    StreamError,
+    WriterStalled,
+)
+from streamer.rawfile import RawFile
+from streamer.rawhdf5format import from_rawfile, len_rawfile
+from writer.version import __version__
+
+__all__ = [
+    "Batch",
+    "Message",
+    "RawFile",
+    "from_rawfile",
+    "len_rawfile",
+    "BadMask",
+    "FileReplaced",
+    "IncompatibleVersion",
+    "LayoutError",
+    "NotReady",
+    "NotSynchronized",
+    "RowUnreadable",
+    "RowsOutOfRange",
+    "StreamError",
+    "WriterStalled",
+    "__version__",
+]

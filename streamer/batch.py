@@ -1,0 +1,143 @@
+"""Batch and Message: what travels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import awkward
+
+__all__ = ["Batch", "Message"]
+
+
+class Message(NamedTuple):
+    """One PACMAN message."""
+
+    #: Row in the file, from 0.
+    row: int
+    #: PACMAN card that it came from.
+    io_group: int
+    data: bytes
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Messages as columns: no object per message, and no copy of its bytes.
+
+    Parameters
+    ----------
+    rows
+        (N,) i8: row of each message in the file, ascending.
+    io_groups
+        (N,) u1: PACMAN card that each came from.
+    buffer
+        (B,) u1: bytes of the file in which the messages lie, with other bytes between.
+    starts, lengths
+        (N,) i8: message ``k`` is ``buffer[starts[k] : starts[k] + lengths[k]]``.
+
+    Examples
+    --------
+    >>> batch = Batch(
+    ...     rows=np.array([5, 6]),
+    ...     io_groups=np.array([1, 2], "u1"),
+    ...     buffer=np.frombuffer(b"onethree", "u1"),
+    ...     starts=np.array([0, 3]),
+    ...     lengths=np.array([3, 5]),
+    ... )
+    >>> batch[1]
+    Message(row=6, io_group=2, data=b'three')
+    >>> batch.select(batch.io_groups == 1).tolist()
+    [b'one']
+    """
+
+    rows: NDArray[np.int64]
+    io_groups: NDArray[np.uint8]
+    buffer: NDArray[np.uint8]
+    starts: NDArray[np.int64]
+    lengths: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[Message]:
+        # One map over C loops: what `async for` over single messages costs is decided here.
+        return map(Message, self.rows.tolist(), self.io_groups.tolist(), self.tolist())
+
+    def __getitem__(self, index: int) -> Message:
+        start = int(self.starts[index])
+        data = self.buffer[start : start + int(self.lengths[index])].tobytes()
+        return Message(int(self.rows[index]), int(self.io_groups[index]), data)
+
+    def __repr__(self) -> str:
+        rows = f"rows {self.rows[0]} to {self.rows[-1]}" if len(self) else "no rows"
+        return f"<Batch of {len(self)}: {rows}, {self.payload_bytes} bytes>"
+
+    @property
+    def payload_bytes(self) -> int:
+        """Bytes of all messages together."""
+        return int(self.lengths.sum())
+
+    def tolist(self) -> list[bytes]:
+        """Copy the messages out.
+
+        Returns
+        -------
+        list of bytes
+            One a message.
+        """
+        data = self.buffer.tobytes()
+        stops = (self.starts + self.lengths).tolist()
+        return [data[start:stop] for start, stop in zip(self.starts.tolist(), stops, strict=True)]
+
+    def select(self, mask: NDArray[Any]) -> Batch:
+        """Return some of the messages, in the same buffer.
+
+        Parameters
+        ----------
+        mask
+            (N,) bool, or indices.
+
+        Returns
+        -------
+        Batch
+            The messages for which the mask is true.
+
+        Raises
+        ------
+        IndexError
+            If the mask does not have one value a message.
+        """
+        return Batch(
+            self.rows[mask],
+            self.io_groups[mask],
+            self.buffer,
+            self.starts[mask],
+            self.lengths[mask],
+        )
+
+    def to_awkward(self) -> awkward.Array:
+        """Return the messages as an awkward array, without copying their bytes.
+
+        Returns
+        -------
+        awkward.Array
+            N lists of u1. Needs the package awkward.
+
+        Raises
+        ------
+        ModuleNotFoundError
+            If awkward is not installed.
+        """
+        import awkward
+
+        layout = awkward.contents.ListArray(
+            awkward.index.Index64(self.starts),
+            awkward.index.Index64(self.starts + self.lengths),
+            awkward.contents.NumpyArray(self.buffer),
+        )
+        return awkward.Array(layout)

@@ -1,0 +1,201 @@
+"""Rows of a live file, read through a handle that is held: what HDF5 itself cannot do.
+
+References and headers come through the library, chunk by chunk and past its caches;
+messages come from the file, see :mod:`streamer.heap`.
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import h5py
+import numpy as np
+from h5py import h5d, h5z
+from numpy.typing import NDArray
+
+from streamer.handle import Handle
+from streamer.heap import REFERENCE, Marks, Payloads, gather
+from writer.layout import IO_GROUPS, MSG_HEADERS, MSGS
+from writer.superblock import Superblock
+
+__all__ = ["DirectRows", "Loaded", "TornChunk"]
+
+
+class Loaded(NamedTuple):
+    """The rows that are there, from the beginning of a range."""
+
+    #: (N,) message headers of the whole range; those behind the payloads mean nothing.
+    headers: NDArray[Any]
+    payloads: Payloads
+    #: Whether they end at a row that is empty in the file, as HDF5 shows rows to come.
+    blank: bool
+
+
+class TornChunk(Exception):
+    """Raised when a chunk was read while it was being written. Reading again helps."""
+
+
+class _Column:
+    """A one-dimensional chunked dataset, read past the library's chunk cache."""
+
+    def __init__(self, dataset: h5d.DatasetID, dtype: np.dtype[Any]) -> None:
+        self.dataset = dataset
+        self._dtype = dtype
+        plan = dataset.get_create_plist()
+        self._rows = plan.get_chunk()[0]
+        # In the order in which they are undone.
+        self._filters = [plan.get_filter(k)[0] for k in range(plan.get_nfilters())][::-1]
+        # The last chunk undone: consecutive ranges meet in the middle of one.
+        self._last: tuple[int, bytes, bytes] | None = None
+
+    def read(self, start: int, stop: int) -> NDArray[Any]:
+        """Return the rows ``[start, stop)``; zeros where nothing has been written."""
+        chunks = range(start // self._rows * self._rows, stop, self._rows)
+        joined = b"".join([self._chunk(first) for first in chunks])
+        rows = np.frombuffer(joined, self._dtype)
+        return rows[start - chunks.start : stop - chunks.start]
+
+    def _chunk(self, first: int) -> bytes:
+        try:
+            skipped, stored = self.dataset.read_direct_chunk((first,))
+        except (OSError, RuntimeError, ValueError):
+            if self.dataset.get_chunk_info_by_coord((first,)).byte_offset is None:
+                return bytes(self._rows * self._dtype.itemsize)
+            raise
+        if not self._filters:
+            return bytes(stored)
+        if self._last is not None and self._last[:2] == (first, stored):
+            return self._last[2]
+        rows = self._undone(stored, skipped)
+        self._last = first, stored, rows
+        return rows
+
+    def _undone(self, stored: bytes, skipped: int) -> bytes:
+        size = self._rows * self._dtype.itemsize
+        for number, kind in enumerate(self._filters):
+            if skipped >> (len(self._filters) - 1 - number) & 1:
+                continue
+            try:
+                stored = _UNDO[kind](stored, self._dtype.itemsize)
+            except (zlib.error, ValueError) as error:
+                raise TornChunk(str(error)) from error
+        if len(stored) != size:
+            msg = f"{len(stored)} bytes in a chunk of {size}"
+            raise TornChunk(msg)
+        return stored
+
+
+def _unshuffled(stored: bytes, itemsize: int) -> bytes:
+    # The remainder of a chunk that is no whole number of items is stored as it is.
+    whole = len(stored) // itemsize * itemsize
+    planes = np.frombuffer(stored[:whole], np.uint8).reshape(itemsize, -1)
+    return planes.T.tobytes() + stored[whole:]
+
+
+def _checked(stored: bytes, itemsize: int) -> bytes:
+    """Check and remove the Fletcher checksum, as H5_checksum_fletcher32 makes it."""
+    data, found = stored[:-4], int.from_bytes(stored[-4:], "little")
+    words = np.frombuffer(data + b"\0" * (len(data) % 2), ">u2").astype(np.uint64)
+    weights = np.arange(len(words), 0, -1, dtype=np.uint64)
+    # One's complement sums: 0 and 65535 are the same.
+    low = int(words.sum()) % 65535
+    high = int((words * weights % 65535).sum()) % 65535
+    if (found & 0xFFFF) % 65535 != low or (found >> 16) % 65535 != high:
+        msg = "checksum of a chunk does not fit"
+        raise ValueError(msg)
+    return data
+
+
+_UNDO: dict[int, Callable[[bytes, int], bytes]] = {
+    h5z.FILTER_DEFLATE: lambda stored, _: zlib.decompress(stored),
+    h5z.FILTER_SHUFFLE: _unshuffled,
+    h5z.FILTER_FLETCHER32: _checked,
+}
+
+
+class DirectRows:
+    """The rows of one open raw file.
+
+    Parameters
+    ----------
+    handle
+        Handle of a raw file that :meth:`can_read`; given back with this object.
+    fd
+        Descriptor of the same file, open for reading; closed with this object.
+    """
+
+    #: The name of this way of reading.
+    reading = "direct"
+
+    def __init__(self, handle: Handle, fd: int) -> None:
+        self._handle = handle
+        self._fd = fd
+        self._msgs = _Column(handle.msgs, REFERENCE)
+        self._headers = _Column(handle.headers, handle.headers.dtype)
+        self._marks: Marks = {}
+
+    @staticmethod
+    def can_read(file: h5py.File, superblock: Superblock) -> bool:
+        """Tell whether a file is the plain case for which this way is made."""
+        if superblock.version < 3 or superblock.base or superblock.offset_size != 8:
+            return False
+        for name in (MSGS, MSG_HEADERS):
+            plan = file[name].id.get_create_plist()
+            if plan.get_layout() != h5d.CHUNKED:
+                return False
+            if any(plan.get_filter(k)[0] not in _UNDO for k in range(plan.get_nfilters())):
+                return False
+        return True
+
+    def refresh(self) -> tuple[int, int]:
+        """Return how many rows ``msgs`` and ``msg_headers`` announce now."""
+        return self._handle.refresh()
+
+    def headers(self, start: int, stop: int) -> NDArray[Any]:
+        """Read message headers."""
+        return self._headers.read(start, stop)
+
+    def load(self, start: int, stop: int, final_below: int) -> Loaded:
+        """Read rows, up to the first that is not there.
+
+        Parameters
+        ----------
+        start, stop
+            The rows ``[start, stop)``, below the announced length.
+        final_below
+            Blank rows below this one are what the writer wrote; others may be still to
+            come.
+
+        Returns
+        -------
+        Loaded
+            The rows that are there.
+        """
+        refs = self._msgs.read(start, stop)
+        headers = self._headers.read(start, stop)
+        blank = (refs["address"] == 0) | (headers[IO_GROUPS] == 0)
+        blank[: max(0, final_below - start)] = False
+        end = int(np.argmax(blank)) if blank.any() else len(refs)
+        size = os.fstat(self._fd).st_size
+        payloads = gather(refs[:end], self._read_into, size, self._marks)
+        return Loaded(headers, payloads, blank=payloads.cause is None and end < len(refs))
+
+    def _read_into(self, offset: int, view: memoryview) -> int:
+        done = 0
+        while done < len(view):
+            got = os.preadv(self._fd, [view[done:]], offset + done)
+            if not got:
+                break
+            done += got
+        return done
+
+    def close(self, *, spoilt: bool = False) -> None:
+        """Give the handle back, or close it for all if it is spoilt."""
+        if spoilt:
+            self._handle.spoil()
+        else:
+            self._handle.release()
+        os.close(self._fd)

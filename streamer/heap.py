@@ -1,0 +1,338 @@
+"""References and the file's bytes become verified messages. Pure: no HDF5 library, no state.
+
+HDF5 stores a variable-length message as an object of a global heap collection, and in the
+dataset a reference to it. Formats: HDF5 File Format Specification, III.E "Global Heap" and
+IV.B "Global Heap ID"::
+
+    reference    u4 length, u8 address of the collection, u4 index of the object
+    collection   "GCOL", u1 version 1, 3 unused, u8 size of the collection, then objects
+    object       u2 index, u2 reference count (0), 4 unused, u8 length, the bytes,
+                 padded to a multiple of 8; index 0 is the free space at the end
+
+HDF5 appends objects and moves none, unless one is removed. So an object's place follows
+from the lengths of those before it, without looking; and it is believed only when the
+object's own index and length, in the file, agree with the reference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["REFERENCE", "Marks", "Payloads", "ReadInto", "gather"]
+
+#: What a row of ``msgs`` is in the file, if addresses have 8 bytes.
+REFERENCE = np.dtype([("length", "<u4"), ("address", "<u8"), ("index", "<u4")])
+
+#: Reads bytes of the file, from an offset, into a buffer; returns how many there were.
+ReadInto = Callable[[int, memoryview], int]
+
+#: What is known of collections: (address, index of an object) to (its offset in the
+#: collection, the collection's size). Carried from call to call by the caller.
+Marks = dict[tuple[int, int], tuple[int, int]]
+
+_HEADER = 16
+_SIGNATURE = b"GCOL\x01"
+# Stretches of the file with no more than this between them are read as one: chunks of
+# references lie between collections, and a read costs as much as so many bytes.
+_GAP_BYTES = 32 * 1024
+# HDF5 fills up to 16 collections at a time.
+_MAX_MARKS = 64
+_WALK_BYTES = 64 * 1024
+
+
+class Payloads(NamedTuple):
+    """The verified messages at the beginning of a run of references."""
+
+    #: (B,) u1
+    buffer: NDArray[np.uint8]
+    #: (K,) i8: message k is ``buffer[starts[k] : starts[k] + lengths[k]]``.
+    starts: NDArray[np.int64]
+    lengths: NDArray[np.int64]
+    #: What is wrong with the first one that is missing; None if all are there.
+    cause: str | None
+
+
+class _Group(NamedTuple):
+    """The references ``[first, stop)``, which point into one collection."""
+
+    address: int
+    first: int
+    stop: int
+
+
+def gather(refs: NDArray[Any], read: ReadInto, file_size: int, marks: Marks) -> Payloads:
+    """Read the messages that references point to, and verify each.
+
+    Parameters
+    ----------
+    refs
+        (N,) of `REFERENCE`. One that is all zeros is an empty message.
+    read
+        Reads from the file. Each stretch of the file is read once.
+    file_size
+        Bytes of the file: no message reaches beyond.
+    marks
+        What earlier calls learned; updated. May be empty, and may be wrong: it saves
+        work, and is not believed.
+
+    Returns
+    -------
+    Payloads
+        Of the first K messages, where K is N or the index of the first one that cannot
+        be verified.
+
+    Examples
+    --------
+    >>> image = bytearray(4196)
+    >>> image[100:116] = b"GCOL" + bytes([1, 0, 0, 0]) + (4096).to_bytes(8, "little")
+    >>> image[116:135] = (1).to_bytes(8, "little") + (3).to_bytes(8, "little") + b"abc"
+    >>> def read(offset, view):
+    ...     view[:] = image[offset : offset + len(view)]
+    ...     return len(view)
+    >>> found = gather(np.array([(3, 100, 1)], REFERENCE), read, len(image), {})
+    >>> found.buffer[found.starts[0] :][: found.lengths[0]].tobytes()
+    b'abc'
+    """
+    lengths = refs["length"].astype(np.int64)
+    addresses = refs["address"].astype(np.int64)
+    indices = refs["index"].astype(np.int64)
+    cause = None
+    possible = (lengths > 0) & (indices > 0) & (addresses > 0)
+    # Not the end of the message but one byte less: the sum cannot overflow.
+    possible &= (addresses <= file_size) & (lengths <= file_size)
+    if possible.all():
+        filled = None
+    else:
+        possible |= (lengths == 0) & (indices == 0) & (addresses == 0)
+        if not possible.all():
+            bad = int(np.argmin(possible))
+            cause = (
+                f"its reference is impossible in a file of {file_size} bytes: {lengths[bad]} "
+                f"bytes, collection at {refs['address'][bad]}, object {indices[bad]}"
+            )
+            lengths, addresses, indices = lengths[:bad], addresses[:bad], indices[:bad]
+        filled = np.flatnonzero(addresses)
+        if len(filled) == len(addresses):
+            filled = None
+    if filled is None:
+        found = _gather_objects(lengths, addresses, indices, read, file_size, marks)
+        return found if found.cause is not None else found._replace(cause=cause)
+    found = _gather_objects(
+        lengths[filled], addresses[filled], indices[filled], read, file_size, marks
+    )
+    good = len(found.starts)
+    stop = len(lengths) if good == len(filled) else int(filled[good])
+    starts = np.zeros(stop, np.int64)
+    starts[filled[:good]] = found.starts
+    return Payloads(found.buffer, starts, lengths[:stop], found.cause or cause)
+
+
+def _gather_objects(
+    lengths: NDArray[np.int64],
+    addresses: NDArray[np.int64],
+    indices: NDArray[np.int64],
+    read: ReadInto,
+    file_size: int,
+    marks: Marks,
+) -> Payloads:
+    if not len(lengths):
+        return Payloads(np.empty(0, np.uint8), lengths, lengths, None)
+    order, groups = _group(addresses)
+    if order is not None:
+        lengths, indices = lengths[order], indices[order]
+    walked: set[int] = set()
+    while True:
+        places, sizes = _place(groups, lengths, indices, read, marks, walked)
+        buffer, starts, good = _fetch(groups, lengths, indices, places, sizes, read, file_size)
+        if good.all():
+            break
+        # In row order, the first that failed; and the collection that it lies in.
+        failed = np.flatnonzero(~good)
+        bad = int(failed[0] if order is None else failed[np.argmin(order[failed])])
+        address = next(group.address for group in groups if group.stop > bad)
+        if address in walked:
+            rows = bad if order is None else int(order[bad])
+            cause = (
+                f"no object {indices[bad]} of {lengths[bad]} bytes in the heap collection "
+                f"at {address}"
+            )
+            return _in_row_order(buffer, starts, lengths, order, rows, cause)
+        # It may lie elsewhere than it follows from the lengths: look at each object.
+        walked.add(address)
+    for group, size in zip(groups, sizes, strict=True):
+        last = group.stop - 1
+        end = int(places[last]) + _HEADER + (int(lengths[last]) + 7 & ~7)
+        marks[group.address, int(indices[group.first])] = int(places[group.first]), size
+        marks[group.address, int(indices[last]) + 1] = end, size
+    for key in list(marks)[:-_MAX_MARKS]:
+        del marks[key]
+    return _in_row_order(buffer, starts, lengths, order, len(lengths), None)
+
+
+def _group(addresses: NDArray[np.int64]) -> tuple[NDArray[np.int64] | None, list[_Group]]:
+    """Find the references into each collection; sort them if they are not together."""
+    order = None
+    while True:
+        firsts = [0, *(np.flatnonzero(addresses[1:] != addresses[:-1]) + 1).tolist()]
+        heads = addresses[firsts].tolist()
+        if order is not None or len(set(heads)) == len(heads):
+            stops = [*firsts[1:], len(addresses)]
+            return order, [_Group(*group) for group in zip(heads, firsts, stops, strict=True)]
+        order = np.argsort(addresses, kind="stable")
+        addresses = addresses[order]
+
+
+def _place(
+    groups: list[_Group],
+    lengths: NDArray[np.int64],
+    indices: NDArray[np.int64],
+    read: ReadInto,
+    marks: Marks,
+    walked: set[int],
+) -> tuple[NDArray[np.int64], list[int]]:
+    """Find each object's offset in its collection, and each collection's size, 0 if unknown.
+
+    An object that is not there gets the offset 0, where no object is.
+    """
+    spans = _HEADER + (lengths + 7 & ~7)
+    places = np.cumsum(spans) - spans
+    gaps = np.flatnonzero(indices[1:] - indices[:-1] != 1) + 1
+    # Where a collection begins, a gap is none.
+    broken = set(gaps.tolist()).difference(group.first for group in groups)
+    sizes = []
+    for group in groups:
+        first, stop = group.first, group.stop
+        mark = None
+        if group.address not in walked and not (
+            broken and any(first < gap < stop for gap in broken)
+        ):
+            index = int(indices[first])
+            mark = marks.get((group.address, index), (_HEADER, 0) if index == 1 else None)
+        if mark is None:
+            walked.add(group.address)
+            places[first:stop], size = _walk(group.address, indices[first:stop], read)
+        else:
+            size = mark[1]
+            places[first:stop] += mark[0] - int(places[first])
+        sizes.append(size)
+    return places, sizes
+
+
+def _walk(
+    address: int, wanted: NDArray[np.int64], read: ReadInto
+) -> tuple[NDArray[np.int64], int]:
+    """Go through a collection object by object, for the offsets of some."""
+    found: dict[int, int] = {}
+    block = memoryview(bytearray(_WALK_BYTES))
+    held = read(address, block)
+    size = _collection_size(block[:held])
+    last = int(wanted.max())
+    base, place = 0, _HEADER
+    while place + _HEADER <= size:
+        if place + _HEADER > base + held:
+            base = place
+            held = read(address + base, block)
+            if held < _HEADER:
+                break
+        at = place - base
+        index = int.from_bytes(block[at : at + 2], "little")
+        if index == 0:
+            break
+        found[index] = place
+        if index == last:
+            break
+        place += _HEADER + (int.from_bytes(block[at + 8 : at + 16], "little") + 7 & ~7)
+    return np.array([found.get(index, 0) for index in wanted.tolist()], np.int64), size
+
+
+def _fetch(
+    groups: list[_Group],
+    lengths: NDArray[np.int64],
+    indices: NDArray[np.int64],
+    places: NDArray[np.int64],
+    sizes: list[int],
+    read: ReadInto,
+    file_size: int,
+) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.bool_]]:
+    """Read the objects; return the bytes, where in them each message is, and if it is right.
+
+    Updates `sizes`.
+    """
+    ends = places + _HEADER + lengths
+    # Of each collection, the part from its first object to its last, or from its header
+    # if that has not been seen; of the file, what is near together in one stretch.
+    firsts = [group.first for group in groups]
+    highs = np.maximum.reduceat(ends, firsts).tolist()
+    lows = [
+        low if low > _HEADER and size else 0
+        for low, size in zip(np.minimum.reduceat(places, firsts).tolist(), sizes, strict=True)
+    ]
+    stretches: list[list[int]] = []
+    shifts = [0] * len(groups)
+    total = 0
+    for low, number in sorted((group.address + lows[k], k) for k, group in enumerate(groups)):
+        high = max(low, min(groups[number].address + highs[number], file_size))
+        if stretches and low - stretches[-1][1] <= _GAP_BYTES:
+            total += max(0, high - stretches[-1][1])
+            stretches[-1][1] = max(high, stretches[-1][1])
+        else:
+            stretches.append([low, high, total])
+            total += high - low
+        # What to add to an offset in the collection for one in the buffer.
+        shifts[number] = stretches[-1][2] - stretches[-1][0] + groups[number].address
+    buffer = np.empty(max(total, _HEADER), np.uint8)
+    view = buffer.data
+    there = total
+    for low, high, at in stretches:
+        got = read(low, view[at : at + high - low])
+        if got < high - low:  # the file has shrunk under our hands
+            buffer[at + got : at + high - low] = 0
+            there = min(there, at + got)
+
+    counts = [group.stop - group.first for group in groups]
+    heads = places + (np.repeat(shifts, counts) if len(groups) > 1 else shifts[0])
+    starts = heads + _HEADER
+    good = starts + lengths <= there
+    # An object begins at any byte, so: the words at every byte.
+    words = np.ndarray((len(buffer) - 7,), "<u8", buffer, strides=(1,))
+    inside = heads if good.all() else np.where(good, heads, 0)
+    good &= words[inside] == indices
+    good &= words[inside + 8] == lengths
+    for number, group in enumerate(groups):
+        if not lows[number]:
+            at = shifts[number]
+            sizes[number] = _collection_size(view[at : min(at + _HEADER, there)])
+        elif highs[number] > sizes[number]:  # it has grown since it was marked
+            header = memoryview(bytearray(_HEADER))
+            sizes[number] = _collection_size(header[: read(group.address, header)])
+        if highs[number] > sizes[number]:
+            rows = slice(group.first, group.stop)
+            good[rows] &= ends[rows] <= sizes[number]
+    return buffer, starts, good
+
+
+def _collection_size(header: memoryview) -> int:
+    """Return the size that a collection states, 0 if there is none."""
+    if len(header) < _HEADER or bytes(header[:5]) != _SIGNATURE:
+        return 0
+    return int.from_bytes(header[8:16], "little")
+
+
+def _in_row_order(
+    buffer: NDArray[np.uint8],
+    starts: NDArray[np.int64],
+    lengths: NDArray[np.int64],
+    order: NDArray[np.int64] | None,
+    stop: int,
+    cause: str | None,
+) -> Payloads:
+    if order is not None:
+        unsorted = np.empty_like(starts), np.empty_like(lengths)
+        for column, values in zip(unsorted, (starts, lengths), strict=True):
+            column[order] = values
+        starts, lengths = unsorted
+    return Payloads(buffer, starts[:stop], lengths[:stop], cause)

@@ -1,0 +1,88 @@
+"""Rows of a file that is not the plain case, read through h5py: opened for each look.
+
+A handle that is held never reads a message that was written later: HDF5 compares its
+address with the end that the file had when it was opened. So each look opens and closes.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from streamer.direct import Loaded
+from streamer.handle import open_unlocked
+from streamer.heap import Payloads
+from writer.layout import IO_GROUPS, MSG_HEADERS, MSGS
+from writer.superblock import read_superblock
+
+__all__ = ["LibraryRows"]
+
+# Two handles of one file would share the end that the first one saw.
+_one_at_a_time = threading.Lock()
+
+
+class LibraryRows:
+    """The rows of a raw file, through h5py alone.
+
+    Parameters
+    ----------
+    name
+        What HDF5 opens.
+    fd
+        Descriptor of the same file, open for reading; closed with this object.
+    """
+
+    #: The name of this way of reading.
+    reading = "h5py"
+
+    def __init__(self, name: str, fd: int) -> None:
+        self._name = name
+        self._fd = fd
+
+    @contextmanager
+    def _opened(self) -> Iterator[h5py.File]:
+        superblock = read_superblock(self._fd)
+        with _one_at_a_time:
+            swmr = superblock is not None and superblock.version >= 3
+            file = h5py.File(open_unlocked(self._name, swmr=swmr))
+            try:
+                yield file
+            finally:
+                file.close()
+
+    def refresh(self) -> tuple[int, int]:
+        """Return how many rows ``msgs`` and ``msg_headers`` announce now."""
+        with self._opened() as file:
+            headers = len(file[MSG_HEADERS])
+            return len(file[MSGS]), headers
+
+    def headers(self, start: int, stop: int) -> NDArray[Any]:
+        """Read message headers."""
+        with self._opened() as file:
+            headers: NDArray[Any] = file[MSG_HEADERS][start:stop]
+            return headers
+
+    def load(self, start: int, stop: int, final_below: int) -> Loaded:
+        """Read rows, up to the first that is not there; as :meth:`DirectRows.load`."""
+        with self._opened() as file:
+            msgs = file[MSGS][start:stop]
+            headers = file[MSG_HEADERS][start:stop]
+        lengths = np.fromiter(map(len, msgs), np.int64, len(msgs))
+        blank = (lengths == 0) | (headers[IO_GROUPS] == 0)
+        blank[: max(0, final_below - start)] = False
+        end = int(np.argmax(blank)) if blank.any() else len(msgs)
+        lengths = lengths[:end]
+        buffer = np.concatenate([np.empty(0, np.uint8), *msgs[:end]])
+        starts = np.cumsum(lengths) - lengths
+        return Loaded(headers, Payloads(buffer, starts, lengths, None), blank=end < len(msgs))
+
+    def close(self, *, spoilt: bool = False) -> None:
+        """Close the descriptor; nothing else is held, nor spoilt."""
+        os.close(self._fd)

@@ -1,0 +1,498 @@
+"""RawFile: a raw file, live, closed or left by a killed writer: its rows, verified."""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from streamer.batch import Batch
+from streamer.direct import DirectRows, TornChunk
+from streamer.errors import FileReplaced, NotReady, RowsOutOfRange, RowUnreadable
+from streamer.handle import Handle, open_unlocked
+from streamer.library import LibraryRows
+from streamer.retry import Patience
+from writer.layout import IO_GROUPS, WRITING, LayoutError, Meta, check_layout, read_meta
+from writer.lock import is_locked
+from writer.superblock import SIGNATURE, Superblock, read_superblock
+
+__all__ = ["RawFile"]
+
+# What HDF5 and h5py raise when they meet a file in the middle of a change.
+_TRANSIENT = (OSError, RuntimeError, KeyError, ValueError, TornChunk)
+_OPENING = Patience(attempts=100, seconds=1.0)
+_READING = Patience(attempts=100, seconds=2.0)
+# Rows looked at together at the end of a file, to find the last that is written.
+_STEP_ROWS = 1024
+# Files of the oldest formats do not say whether they are closed: after so long they are.
+_OLD_FORMAT_SECONDS = 10.0
+# A writer that lives does not leave its datasets unequal for so long.
+_STILL_SECONDS = 1.0
+
+Result = TypeVar("Result")
+
+
+class RawFile:
+    """A LArPix raw file, open for reading: live, closed or left by a killed writer.
+
+    It takes no lock and writes nothing, so it never disturbs the writer. It stays with
+    the file it opened, whatever becomes of the name. Use it from one thread at a time.
+
+    Parameters
+    ----------
+    path
+        The file.
+
+    Attributes
+    ----------
+    path : Path
+        The file.
+
+    Raises
+    ------
+    NotReady
+        If the file is absent, not accessible, or not a readable raw file yet.
+    LayoutError
+        If it is something else.
+
+    Notes
+    -----
+    A row counts as committed when both datasets announce it and its message is verified:
+    HDF5 announces rows that are not written yet, which then look like empty messages of
+    io_group 0. Rows that really are so are told apart once the file is closed, or its
+    writer is one of this project, or rows of a later batch have been seen.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from writer import RawWriter
+    >>> path = Path(tempfile.mkdtemp()) / "raw.h5"
+    >>> with RawWriter(path) as out, RawFile(path) as raw:
+    ...     rows = out.append([b"first", b"second"], io_groups=[1, 2])
+    ...     raw.refresh()
+    ...     raw.read(0, 2).tolist()
+    2
+    [b'first', b'second']
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self._lengths = (0, 0)
+        self._announced = 0
+        self._committed = 0
+        self._counted = 0
+        self._final_below = 0
+        self._doubted: int | None = None
+        self._fd = _open_descriptor(self.path)
+        self._rows: DirectRows | LibraryRows | None = None
+        try:
+            self._rows = self._open()
+            self.refresh()
+        except BaseException:
+            self.close()
+            raise
+
+    # Opening
+
+    def _open(self) -> DirectRows | LibraryRows:
+        for left in _OPENING.tries():
+            superblock = read_superblock(self._fd)
+            try:
+                return self._open_once(superblock)
+            except _TRANSIENT as error:
+                if left:
+                    continue
+                if "SWMR read access flag not the same" in str(error):
+                    msg = (
+                        f"{self.path}: another handle in this process has it open without "
+                        f"SWMR, which HDF5 shares with every later one. Close it first"
+                    )
+                    raise NotReady(msg) from error
+                if superblock is not None and superblock.flags and not superblock.swmr:
+                    return self._open_flagged(superblock, error)
+                msg = f"{self.path}: HDF5 cannot open it: {error}"
+                raise NotReady(msg) from error
+        raise AssertionError  # the last try returns or raises
+
+    def _open_once(self, superblock: Superblock | None) -> DirectRows | LibraryRows:
+        if superblock is None:
+            _check_unwritten(self._fd, self.path)
+            msg = f"{self.path}: empty so far"
+            raise NotReady(msg)
+        shared = Handle.find(self._fd)
+        if shared is not None:
+            if shared.created == self._peek().created:
+                return DirectRows(shared, os.dup(self._fd))
+            shared.spoil()  # the file was started anew in the same place
+        file = h5py.File(open_unlocked(self._name, swmr=superblock.version >= 3))
+        try:
+            self._check_layout(file, superblock)
+            if DirectRows.can_read(file, superblock):
+                handle = Handle(file)
+                handle.share(self._fd)
+                return DirectRows(handle, os.dup(self._fd))
+        except BaseException:
+            file.close()
+            raise
+        file.close()
+        return LibraryRows(self._name, os.dup(self._fd))
+
+    def _open_flagged(self, superblock: Superblock, error: Exception) -> DirectRows:
+        """Open a file whose writer died, or works, without SWMR: HDF5 refuses it.
+
+        Through a Python file object the library does not look at the mark. What was
+        written before that writer opened the file is as it was.
+        """
+        file = h5py.File(os.fdopen(os.dup(self._fd), "rb", buffering=0), "r")
+        try:
+            self._check_layout(file, superblock)
+            if DirectRows.can_read(file, superblock):
+                return DirectRows(Handle(file), os.dup(self._fd))
+        except BaseException:
+            file.close()
+            raise
+        file.close()
+        msg = f"{self.path}: HDF5 cannot open it: {error}"
+        raise NotReady(msg) from error
+
+    def _check_layout(self, file: h5py.File, superblock: Superblock) -> None:
+        try:
+            check_layout(file, self.path)
+            read_meta(file, self.path)
+        except LayoutError as error:
+            if superblock.closed or superblock.version < 3:
+                raise
+            msg = f"{self.path}: not complete yet, or not a raw file: {error}"
+            raise NotReady(msg) from error
+
+    @property
+    def _name(self) -> str:
+        # The file that the descriptor has, also when the name is gone or another's.
+        own = f"/proc/self/fd/{self._fd}"
+        return own if Path(own).exists() else str(self.path)
+
+    # What is there
+
+    @property
+    def reading(self) -> str:
+        """How rows are read: ``"direct"``, or ``"h5py"`` where a file is not the plain case."""
+        return self._source.reading
+
+    @property
+    def meta(self) -> Meta:
+        """What the file says of itself now; read anew, in about a millisecond."""
+        for left in _OPENING.tries():
+            try:
+                return self._peek()
+            except _TRANSIENT as error:
+                if not left:
+                    msg = f"{self.path}: HDF5 cannot read its attributes: {error}"
+                    raise NotReady(msg) from error
+        raise AssertionError  # the last try returns or raises
+
+    def _peek(self) -> Meta:
+        # A handle that is held never sees a changed attribute. Through a Python file
+        # object HDF5 looks at the file anew, whoever else has it.
+        with (
+            os.fdopen(os.dup(self._fd), "rb", buffering=0) as raw,
+            h5py.File(raw, "r") as file,
+        ):
+            return read_meta(file, self.path)
+
+    def __len__(self) -> int:
+        if self._counted != self._announced:
+            self._committed = self._count()
+            self._counted = self._announced
+        return self._committed
+
+    @property
+    def lengths(self) -> tuple[int, int]:
+        """Rows of ``msgs`` and of ``msg_headers`` at the last look."""
+        return self._lengths
+
+    @property
+    def still(self) -> bool:
+        """Whether what is announced is all that there will be, for now.
+
+        True if nobody writes the file, if its writer is one of this project, which
+        announces only what is there, or if nothing has changed for a second.
+        """
+        if self._all_final():
+            return True
+        return time.time() - os.fstat(self._fd).st_mtime > _STILL_SECONDS
+
+    def refresh(self) -> int:
+        """Look for new rows.
+
+        Returns
+        -------
+        int
+            Number of committed rows, also ``len()`` of this object until the next look.
+
+        Raises
+        ------
+        FileReplaced
+            If there are fewer rows than before: the file was started again.
+        NotReady
+            If HDF5 cannot read the file at present.
+        """
+        self.look()
+        return len(self)
+
+    def look(self) -> int:
+        """Look for new rows, and do not verify them: those of the last batch may be missing.
+
+        Returns
+        -------
+        int
+            Number of rows that both datasets announce.
+
+        Raises
+        ------
+        FileReplaced, NotReady
+            As :meth:`refresh`.
+        """
+        self._lengths = self._retrying(lambda: self._source.refresh())
+        announced = min(self._lengths)
+        if announced < self._announced:
+            msg = (
+                f"{self.path}: has {announced} rows, and had {self._announced}: "
+                f"it was started again or cut short. Open it anew"
+            )
+            raise FileReplaced(msg)
+        self._announced = announced
+        if self._counted != announced:
+            self._counted = -1
+        return announced
+
+    def read(self, start: int, stop: int | None = None) -> Batch:
+        """Read rows, all of them.
+
+        Parameters
+        ----------
+        start, stop
+            The rows ``[start, stop)``; by default to the last that is committed.
+
+        Returns
+        -------
+        Batch
+            N = stop - start messages.
+
+        Raises
+        ------
+        RowsOutOfRange
+            If these are not rows of ``range(len(self))`` (an IndexError).
+        RowUnreadable
+            If a row stays unreadable; names it and the cause. The rows before it can be
+            read.
+        """
+        if stop is None:
+            stop = max(start, len(self))
+        self._check_range(start, stop)
+        final = False
+        for left in _READING.tries():
+            batch, cause = self.read_available(start, stop)
+            if cause is None:
+                return batch
+            if final or not left:
+                raise RowUnreadable(self.path, start + len(batch), cause)
+            final = self._all_final()
+            self._retrying(lambda: self._source.refresh())
+        raise AssertionError  # the last try returns or raises
+
+    def read_headers(self, start: int, stop: int) -> NDArray[Any]:
+        """Read message headers, all fields that the file has.
+
+        Parameters
+        ----------
+        start, stop
+            The rows ``[start, stop)``.
+
+        Returns
+        -------
+        ndarray
+            (stop - start,), structured; field ``io_groups`` u1.
+
+        Raises
+        ------
+        RowsOutOfRange
+            If these are not rows of ``range(len(self))`` (an IndexError).
+        """
+        self._check_range(start, stop)
+        return self._retrying(lambda: self._source.headers(start, stop))
+
+    def read_available(self, start: int, stop: int) -> tuple[Batch, str | None]:
+        """Read rows, up to the first that is not there yet.
+
+        Parameters
+        ----------
+        start, stop
+            The rows ``[start, stop)``, all announced by :meth:`look`.
+
+        Returns
+        -------
+        batch : Batch
+            The rows that are there and right.
+        cause : str or None
+            What is wrong with the next one; None if none is missing.
+        """
+        source = self._source
+        final_below = self._final_below
+        loaded = self._retrying(lambda: source.load(start, stop, final_below))
+        if loaded.blank and self._settle(start + len(loaded.payloads.starts)):
+            loaded = self._retrying(lambda: self._source.load(start, stop, self._final_below))
+        headers, payloads, blank = loaded
+        count = len(payloads.starts)
+        batch = Batch(
+            np.arange(start, start + count),
+            headers[IO_GROUPS][:count],
+            payloads.buffer,
+            payloads.starts,
+            payloads.lengths,
+        )
+        if blank:
+            return batch, "empty or of io_group 0, as HDF5 shows rows that are not written yet"
+        return batch, payloads.cause
+
+    def _check_range(self, start: int, stop: int) -> None:
+        if not 0 <= start <= stop <= self._announced:
+            msg = f"{self.path}: rows {start} to {stop} asked for, it has {len(self)}"
+            raise RowsOutOfRange(msg)
+
+    # What is final
+
+    def _all_final(self) -> bool:
+        """Tell whether all announced rows are on disk as they will stay.
+
+        They are if nobody writes the file now, or somebody who announces only what is on
+        disk; for earlier writers have closed the file then.
+        """
+        superblock = read_superblock(self._fd)
+        if superblock is None:
+            return False
+        if superblock.closed or is_locked(self._fd):
+            return True
+        if superblock.version < 3:
+            return time.time() - os.fstat(self._fd).st_mtime > _OLD_FORMAT_SECONDS
+        # On another host, or killed: no other writer opens a file that has this mark.
+        return self.meta.finished == WRITING
+
+    def _settle(self, row: int) -> bool:
+        """Find out whether a row that looks unwritten is meant so."""
+        announced = self._announced
+        if self._all_final():
+            # What was read before this was known may be older.
+            self._retrying(lambda: self._source.refresh())
+            self._final_below = announced
+            return True
+        if self._doubted is None or self._doubted <= row:
+            self._doubted = announced
+            return False
+        # A writer fills rows in the order in which it announces them, and flushes them so:
+        # once rows are there that were announced later, the earlier ones are complete.
+        later = min(announced, self._doubted + _STEP_ROWS)
+        if later == self._doubted or not self._any_written(self._doubted, later):
+            return False
+        self._retrying(lambda: self._source.refresh())
+        self._final_below, self._doubted = self._doubted, None
+        return True
+
+    def _any_written(self, start: int, stop: int) -> bool:
+        """Tell whether any of these rows is neither empty nor of io_group 0."""
+        return any(
+            len(self._retrying(partial(self._source.load, row, row + 1, 0)).payloads.starts)
+            for row in range(start, stop)
+        )
+
+    def _count(self) -> int:
+        """Count the committed rows, from the end: what is not written yet is there."""
+        count = stop = self._announced
+        if self._final_below < stop and self._all_final():
+            self._final_below = stop
+        while stop > max(self._committed, self._final_below):
+            start = max(self._committed, (stop - 1) // _STEP_ROWS * _STEP_ROWS)
+            batch, cause = self.read_available(start, stop)
+            if cause is None:
+                break
+            count, stop = start + len(batch), start
+        return count
+
+    # Handles
+
+    @property
+    def _source(self) -> DirectRows | LibraryRows:
+        if self._rows is None:
+            msg = f"{self.path}: this RawFile is closed"
+            raise NotReady(msg)
+        return self._rows
+
+    def _retrying(self, call: Callable[[], Result]) -> Result:
+        for left in _READING.tries():
+            try:
+                return call()
+            except _TRANSIENT as error:
+                if not left:
+                    msg = f"{self.path}: HDF5 cannot read it: {error}"
+                    raise NotReady(msg) from error
+            # The error may have come from a handle that is spoilt.
+            self._source.close(spoilt=True)
+            self._rows = None
+            self._rows = self._open()
+        raise AssertionError  # the last try returns or raises
+
+    def close(self) -> None:
+        """Close the file. Idempotent."""
+        rows, self._rows = self._rows, None
+        if rows is not None:
+            rows.close()
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._rows is None else f"{self._announced} rows, {self.reading}"
+        return f"<RawFile {str(self.path)!r}, {state}>"
+
+
+def _open_descriptor(path: Path) -> int:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError as error:
+        msg = f"{path}: absent"
+        raise NotReady(msg) from error
+    except OSError as error:
+        msg = f"{path}: cannot be opened: {error.strerror}"
+        raise NotReady(msg) from error
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        msg = f"{path}: a folder or a device, not a LArPix raw file"
+        raise LayoutError(msg)
+    return fd
+
+
+def _check_unwritten(fd: int, path: Path) -> None:
+    """Raise if a file without superblock holds something else."""
+    # HDF5 writes the superblock when it first flushes; before, there are zeros or nothing.
+    if os.pread(fd, len(SIGNATURE), 0).strip(b"\0"):
+        msg = f"{path}: not a LArPix raw file: not HDF5 at all"
+        raise LayoutError(msg)

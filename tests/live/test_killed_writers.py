@@ -1,0 +1,88 @@
+"""What a writer had committed when it was killed is there, and nothing wrong is."""
+
+import random
+import time
+from collections import Counter
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+import pytest
+
+from streamer import RawFile
+from streamer.errors import NotReady
+from writer.layout import LayoutError
+
+from .forked import Server, serving
+from .writers import wrong_rows
+
+SEED = 20261122
+KILLS = 60
+BATCHES = (1, 7, 100, 1000, 8000)
+KINDS = ("stock", "datasets", "file", "resize-first", "rawwriter")
+
+
+def _watch_until_killed(server: Server, path: Path, held: ExitStack, rng: random.Random):
+    """Read a live file until the moment comes at which its writer is killed."""
+    file, seen = None, 0
+    early = rng.random() < 0.2
+    now = time.monotonic()
+    end = now + rng.uniform(0, 0.01) if early else now + 30
+    delay = rng.uniform(0, 0.06)
+    while time.monotonic() < end:
+        server.look(0.0005)
+        if server.committed and not early:
+            early, end = True, min(end, time.monotonic() + delay)
+        if file is None:
+            try:
+                file = held.enter_context(RawFile(path))
+            except NotReady:
+                continue
+        rows = file.refresh()
+        assert rows >= seen, "rows were taken back"
+        assert not wrong_rows(file.read(seen, rows), seen, rows)
+        seen = rows
+    server.kill()
+    return file, seen
+
+
+def _one_kill(server: Server, path: Path, rng: random.Random) -> str:
+    """Start a writer, kill it, and hold what it has left against what it had promised."""
+    batch, size = rng.choice(BATCHES), rng.choice(("plain", "mixed"))
+    server.start(path, batch=batch, batches=100_000, size=size)
+    with ExitStack() as files:
+        held, seen = _watch_until_killed(server, path, files, rng)
+        fresh = None
+        if server.committed or held:
+            fresh = files.enter_context(RawFile(path))
+        else:
+            with suppress(NotReady, LayoutError):
+                fresh = files.enter_context(RawFile(path))
+        if fresh is None:
+            return "nothing to open"
+        rows = fresh.refresh()
+        assert rows >= server.committed, "committed rows are missing"
+        assert rows <= server.committed + batch
+        assert not wrong_rows(fresh.read(0, rows), 0, rows)
+        if held is not None:
+            assert held.refresh() == rows
+            assert not wrong_rows(held.read(seen, rows), seen, rows)
+        if server.committed:
+            return "committed"
+        return "rows nobody had promised" if rows else "empty"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_killed_writer_leaves_every_committed_row(kind: str, tmp_path: Path):
+    """After each kill -9, a fresh and a held reader agree on rows that are all right."""
+    rng = random.Random(f"{SEED} {kind}")
+    found = Counter()
+    with serving(kind) as server:
+        for kill in range(KILLS):
+            path = tmp_path / f"{kill}.h5"
+            try:
+                found[_one_kill(server, path, rng)] += 1
+            except Exception as error:
+                error.add_note(f"{kind} writer, kill {kill} of seed {SEED}; the file: {path}")
+                raise
+            path.unlink(missing_ok=True)
+    assert found["committed"] >= 0.7 * KILLS, found

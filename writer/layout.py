@@ -1,0 +1,241 @@
+"""The LArPix raw HDF5 format 0.0: names, types, versions and their rule.
+
+====================  =====================================================================
+``meta``              group; attributes ``created`` and ``modified`` (float, Unix seconds),
+                      ``version`` and, optionally, ``io_version`` (str)
+``msgs``              (N,) variable-length u1: one PACMAN message a row
+``msg_headers``       (N,) compound; field ``io_groups`` (u1): the PACMAN card of the row
+====================  =====================================================================
+
+Source: larpix-control, ``larpix.format.rawhdf5format``. Whatever else a file holds is
+ignored. Files made here carry three more attributes in ``meta``: ``run_id`` (str),
+``writer`` (str) and ``finished`` (int): the number of rows once a :class:`writer.RawWriter`
+has ended the run; -1 while one has the file, or when it was killed; -2 when one has closed
+the file and the run goes on.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+import uuid
+from typing import Any, NamedTuple
+
+import h5py
+import numpy as np
+
+__all__ = [
+    "IO_GROUPS",
+    "META",
+    "MSGS",
+    "MSG_HEADERS",
+    "PAUSED",
+    "WRITING",
+    "IncompatibleVersion",
+    "LayoutError",
+    "Meta",
+    "check_compatible",
+    "check_creatable",
+    "check_layout",
+    "common_version",
+    "create_layout",
+    "dataset_dtypes",
+    "latest_version",
+    "read_meta",
+]
+
+META, MSGS, MSG_HEADERS, IO_GROUPS = "meta", "msgs", "msg_headers", "io_groups"
+WRITING, PAUSED = -1, -2
+
+#: Most recent version of the format.
+latest_version = "0.0"
+
+#: The dtype of each dataset, by version: those that can be created.
+dataset_dtypes: dict[str, dict[str, np.dtype[Any]]] = {
+    "0.0": {
+        MSGS: h5py.vlen_dtype(np.dtype("u1")),
+        MSG_HEADERS: np.dtype([(IO_GROUPS, "u1")]),
+    }
+}
+
+# As h5py chooses for the stock writer: 16 KiB of references, 1 KiB of headers. The last
+# chunk is written again with every batch, so larger ones slow small batches down.
+_CHUNK_ROWS = 1024
+
+
+class LayoutError(Exception):
+    """Raised when a file is not a LArPix raw HDF5 file. Waiting does not help."""
+
+
+class IncompatibleVersion(LayoutError, AssertionError):
+    """Raised when a version that was asked for does not go with that of the file."""
+
+
+class Meta(NamedTuple):
+    """What a raw file says of itself."""
+
+    #: Unix time in seconds at which the file was made, and at which it was last written to.
+    created: float
+    modified: float
+    version: str
+    #: Version of the messages' bytes, such as ``"0.0"``; any text, or none.
+    io_version: str | None
+    #: Only in files made by this project: a UUID, the writer's name, and the mark of the
+    #: end: the number of rows, `WRITING` or `PAUSED`.
+    run_id: str | None = None
+    writer: str | None = None
+    finished: int | None = None
+
+
+def _numbers(version: str) -> tuple[int, int] | None:
+    match = re.fullmatch(r"(\d+)\.(\d+)", version)
+    return (int(match[1]), int(match[2])) if match else None
+
+
+def check_compatible(what: str, found: str | None, requested: str | None, path: object) -> None:
+    """Raise unless a version in a file serves somebody who asks for another.
+
+    It does when the majors are the same and the file's minor is not the smaller one,
+    compared as numbers: 0.10 is newer than 0.9. Versions that are not two numbers serve
+    only who asks for the very same text.
+
+    Parameters
+    ----------
+    what
+        ``"version"`` or ``"io_version"``, for the error.
+    found, requested
+        The file's version and the one asked for; None asks for nothing.
+    path
+        The file, for the error.
+
+    Raises
+    ------
+    IncompatibleVersion
+        If they do not go together.
+
+    Examples
+    --------
+    >>> check_compatible("version", "0.10", "0.9", "raw.h5")
+    """
+    if requested is None or found == requested:
+        return
+    if found is not None:
+        has, wants = _numbers(found), _numbers(requested)
+        if has and wants and has[0] == wants[0] and has[1] >= wants[1]:
+            return
+    msg = f"{path}: its {what} is {found or 'not stated'}, which does not serve {requested!r}"
+    raise IncompatibleVersion(msg)
+
+
+def common_version(found: str, requested: str | None) -> str:
+    """Return the version with the smaller minor of the file's and the one asked for.
+
+    Examples
+    --------
+    >>> common_version("0.10", "0.9")
+    '0.9'
+    """
+    has = _numbers(found)
+    wants = _numbers(requested) if requested is not None else None
+    if has is None or wants is None:
+        return found
+    return f"{has[0]}.{min(has[1], wants[1])}"
+
+
+def check_creatable(version: str | None) -> str:
+    """Return the version to create a file with, the latest for None.
+
+    Raises
+    ------
+    IncompatibleVersion
+        If this software does not know the version; names those it does.
+    """
+    if version is None:
+        return latest_version
+    if version not in dataset_dtypes:
+        msg = f"cannot create version {version!r}; known: {', '.join(dataset_dtypes)}"
+        raise IncompatibleVersion(msg)
+    return version
+
+
+def create_layout(file: h5py.File, version: str, io_version: str | None, writer: str) -> None:
+    """Make the group and the datasets of an empty raw file.
+
+    Parameters
+    ----------
+    file
+        An empty HDF5 file, open for writing.
+    version
+        A key of `dataset_dtypes`.
+    io_version
+        Version of the messages' bytes, or None.
+    writer
+        Name of the software.
+    """
+    now = time.time()
+    attributes = file.create_group(META).attrs
+    attributes["created"] = now
+    attributes["modified"] = now
+    attributes["version"] = version
+    if io_version is not None:
+        attributes["io_version"] = io_version
+    # SWMR allows no new attributes later, so the mark of the end is made here.
+    attributes["run_id"] = str(uuid.uuid4())
+    attributes["writer"] = writer
+    attributes["finished"] = np.int64(WRITING)
+    for name, dtype in dataset_dtypes[version].items():
+        # No gzip: it would compress the 16-byte references to messages, never a message.
+        file.create_dataset(name, shape=(0,), maxshape=(None,), chunks=(_CHUNK_ROWS,), dtype=dtype)
+
+
+def check_layout(file: h5py.File, path: object) -> None:
+    """Raise unless an open HDF5 file has what a raw file has.
+
+    Raises
+    ------
+    LayoutError
+        Names the first thing that is missing or of another kind.
+    """
+    for name, kind in ((META, h5py.Group), (MSGS, h5py.Dataset), (MSG_HEADERS, h5py.Dataset)):
+        if file.get(name, getclass=True) is not kind:
+            msg = f"{path}: not a LArPix raw file: no {kind.__name__.lower()} {name!r}"
+            raise LayoutError(msg)
+    msgs, headers = file[MSGS], file[MSG_HEADERS]
+    if msgs.ndim != 1 or h5py.check_vlen_dtype(msgs.dtype) != np.dtype("u1"):
+        msg = f"{path}: not a LArPix raw file: {MSGS!r} is not a column of variable-length u1"
+        raise LayoutError(msg)
+    if headers.ndim != 1 or IO_GROUPS not in (headers.dtype.names or ()):
+        msg = f"{path}: not a LArPix raw file: {MSG_HEADERS!r} has no field {IO_GROUPS!r}"
+        raise LayoutError(msg)
+
+
+def read_meta(file: h5py.File, path: object) -> Meta:
+    """Read what an open raw file says of itself.
+
+    Raises
+    ------
+    LayoutError
+        If an attribute that every raw file has is missing or of another type.
+    """
+    attributes = file[META].attrs
+
+    def text(name: str) -> str | None:
+        value = attributes.get(name)
+        if value is None:
+            return None
+        return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+
+    finished = attributes.get("finished")
+    try:
+        return Meta(
+            created=float(attributes["created"]),
+            modified=float(attributes.get("modified", attributes["created"])),
+            version=str(text("version") or attributes["version"]),
+            io_version=text("io_version"),
+            run_id=text("run_id"),
+            writer=text("writer"),
+            finished=None if finished is None else int(finished),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        msg = f"{path}: not a LArPix raw file: attributes of {META!r}: {error}"
+        raise LayoutError(msg) from error
