@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
+from typing import BinaryIO
 
 import h5py
 from h5py import h5d, h5f, h5p
@@ -59,6 +60,8 @@ class Handle:
     ----------
     file
         The open file.
+    raw
+        The Python file that HDF5 reads it through, if any; closed with it.
 
     Notes
     -----
@@ -69,8 +72,9 @@ class Handle:
     _shared: dict[tuple[int, int], Handle] = {}  # noqa: RUF012 - one for the process
     _lock = threading.Lock()
 
-    def __init__(self, file: h5py.File) -> None:
+    def __init__(self, file: h5py.File, raw: BinaryIO | None = None) -> None:
         self._file = file
+        self._raw = raw
         self._key: tuple[int, int] | None = None
         self.users = 1
         self.msgs: h5d.DatasetID = h5d.open(file.id, MSGS.encode())
@@ -136,3 +140,5 @@ class Handle:
                 dataset.close()
         if self._file.id.valid:
             self._file.close()
+        if self._raw is not None:
+            self._raw.close()

@@ -6,6 +6,7 @@ import os
 import stat
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -89,7 +90,7 @@ class RawFile:
         self._lengths = (0, 0)
         self._announced = 0
         self._committed = 0
-        self._counted = 0
+        self._counted = True
         self._final_below = 0
         self._doubted: int | None = None
         self._fd = _open_descriptor(self.path)
@@ -152,17 +153,19 @@ class RawFile:
         Through a Python file object the library does not look at the mark. What was
         written before that writer opened the file is as it was.
         """
-        file = h5py.File(os.fdopen(os.dup(self._fd), "rb", buffering=0), "r")
-        try:
-            self._check_layout(file, superblock)
-            if DirectRows.can_read(file, superblock):
-                return DirectRows(Handle(file), os.dup(self._fd))
-        except BaseException:
-            file.close()
-            raise
-        file.close()
-        msg = f"{self.path}: HDF5 cannot open it: {error}"
-        raise NotReady(msg) from error
+        with ExitStack() as opened:
+            try:
+                raw = opened.enter_context(os.fdopen(os.dup(self._fd), "rb", buffering=0))
+                file = opened.enter_context(h5py.File(raw, "r"))
+                self._check_layout(file, superblock)
+                if not DirectRows.can_read(file, superblock):
+                    raise error
+                handle = Handle(file, raw)
+            except _TRANSIENT as reason:
+                msg = f"{self.path}: HDF5 cannot open it: {reason}"
+                raise NotReady(msg) from reason
+            opened.pop_all()
+        return DirectRows(handle, os.dup(self._fd))
 
     def _check_layout(self, file: h5py.File, superblock: Superblock) -> None:
         try:
@@ -209,9 +212,9 @@ class RawFile:
             return read_meta(file, self.path)
 
     def __len__(self) -> int:
-        if self._counted != self._announced:
+        if not self._counted:
             self._committed = self._count()
-            self._counted = self._announced
+            self._counted = True
         return self._committed
 
     @property
@@ -270,8 +273,7 @@ class RawFile:
             )
             raise FileReplaced(msg)
         self._announced = announced
-        if self._counted != announced:
-            self._counted = -1
+        self._counted = self._committed == announced
         return announced
 
     def read(self, start: int, stop: int | None = None) -> Batch:
@@ -493,6 +495,6 @@ def _open_descriptor(path: Path) -> int:
 def _check_unwritten(fd: int, path: Path) -> None:
     """Raise if a file without superblock holds something else."""
     # HDF5 writes the superblock when it first flushes; before, there are zeros or nothing.
-    if os.pread(fd, len(SIGNATURE), 0).strip(b"\0"):
+    if os.pread(fd, len(SIGNATURE), 0).strip(b"\0") not in (b"", SIGNATURE):
         msg = f"{path}: not a LArPix raw file: not HDF5 at all"
         raise LayoutError(msg)
