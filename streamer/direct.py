@@ -133,6 +133,7 @@ class DirectRows:
     def __init__(self, handle: Handle, fd: int) -> None:
         self._handle = handle
         self._fd = fd
+        self.meta = handle.meta
         self._msgs = _Column(handle.msgs, REFERENCE)
         self._headers = _Column(handle.headers, handle.headers.dtype)
         self._marks: Marks = {}

@@ -14,7 +14,7 @@ from typing import BinaryIO
 import h5py
 from h5py import h5d, h5f, h5p
 
-from writer.layout import MSG_HEADERS, MSGS, read_meta
+from writer.layout import MSG_HEADERS, MSGS, Meta
 
 __all__ = ["Handle", "open_unlocked"]
 
@@ -60,6 +60,8 @@ class Handle:
     ----------
     file
         The open file.
+    meta
+        What it said of itself when it was opened.
     raw
         The Python file that HDF5 reads it through, if any; closed with it.
 
@@ -72,14 +74,14 @@ class Handle:
     _shared: dict[tuple[int, int], Handle] = {}  # noqa: RUF012 - one for the process
     _lock = threading.Lock()
 
-    def __init__(self, file: h5py.File, raw: BinaryIO | None = None) -> None:
+    def __init__(self, file: h5py.File, meta: Meta, raw: BinaryIO | None = None) -> None:
         self._file = file
         self._raw = raw
+        self.meta = meta
         self._key: tuple[int, int] | None = None
         self.users = 1
         self.msgs: h5d.DatasetID = h5d.open(file.id, MSGS.encode())
         self.headers: h5d.DatasetID = h5d.open(file.id, MSG_HEADERS.encode())
-        self.created = read_meta(file, file.filename).created
 
     @classmethod
     def find(cls, fd: int) -> Handle | None:

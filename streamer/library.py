@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from streamer.direct import Loaded
 from streamer.handle import open_unlocked
 from streamer.heap import Payloads
-from writer.layout import IO_GROUPS, MSG_HEADERS, MSGS
+from writer.layout import IO_GROUPS, MSG_HEADERS, MSGS, Meta
 from writer.superblock import read_superblock
 
 __all__ = ["LibraryRows"]
@@ -37,12 +37,15 @@ class LibraryRows:
         What HDF5 opens.
     fd
         Descriptor of the same file, open for reading; closed with this object.
+    meta
+        What the file said of itself when it was opened.
     """
 
     #: The name of this way of reading.
     reading = "h5py"
 
-    def __init__(self, name: str, fd: int) -> None:
+    def __init__(self, name: str, fd: int, meta: Meta) -> None:
+        self.meta = meta
         self._name = name
         self._fd = fd
 

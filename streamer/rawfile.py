@@ -3,34 +3,28 @@
 from __future__ import annotations
 
 import os
-import stat
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from streamer.batch import Batch
-from streamer.direct import DirectRows, TornChunk
+from streamer.direct import DirectRows
 from streamer.errors import FileReplaced, NotReady, RowsOutOfRange, RowUnreadable
-from streamer.handle import Handle, open_unlocked
 from streamer.library import LibraryRows
+from streamer.opening import TRANSIENT, open_descriptor, open_rows, read_meta_anew
 from streamer.retry import Patience
-from writer.layout import IO_GROUPS, WRITING, LayoutError, Meta, check_layout, read_meta
+from writer.layout import IO_GROUPS, WRITING, Meta
 from writer.lock import is_locked
-from writer.superblock import SIGNATURE, Superblock, read_superblock
+from writer.superblock import read_superblock
 
 __all__ = ["RawFile"]
 
-# What HDF5 and h5py raise when they meet a file in the middle of a change.
-_TRANSIENT = (OSError, RuntimeError, KeyError, ValueError, TornChunk)
-_OPENING = Patience(attempts=100, seconds=1.0)
 _READING = Patience(attempts=100, seconds=2.0)
 # Rows looked at together at the end of a file, to find the last that is written.
 _STEP_ROWS = 1024
@@ -93,95 +87,14 @@ class RawFile:
         self._counted = True
         self._final_below = 0
         self._doubted: int | None = None
-        self._fd = _open_descriptor(self.path)
+        self._fd = open_descriptor(self.path)
         self._rows: DirectRows | LibraryRows | None = None
         try:
-            self._rows = self._open()
+            self._rows = open_rows(self._fd, self.path)
             self.refresh()
         except BaseException:
             self.close()
             raise
-
-    # Opening
-
-    def _open(self) -> DirectRows | LibraryRows:
-        for left in _OPENING.tries():
-            superblock = read_superblock(self._fd)
-            try:
-                return self._open_once(superblock)
-            except _TRANSIENT as error:
-                if left:
-                    continue
-                if "SWMR read access flag not the same" in str(error):
-                    msg = (
-                        f"{self.path}: another handle in this process has it open without "
-                        f"SWMR, which HDF5 shares with every later one. Close it first"
-                    )
-                    raise NotReady(msg) from error
-                if superblock is not None and superblock.flags and not superblock.swmr:
-                    return self._open_flagged(superblock, error)
-                msg = f"{self.path}: HDF5 cannot open it: {error}"
-                raise NotReady(msg) from error
-        raise AssertionError  # the last try returns or raises
-
-    def _open_once(self, superblock: Superblock | None) -> DirectRows | LibraryRows:
-        if superblock is None:
-            _check_unwritten(self._fd, self.path)
-            msg = f"{self.path}: empty so far"
-            raise NotReady(msg)
-        shared = Handle.find(self._fd)
-        if shared is not None:
-            if shared.created == self._peek().created:
-                return DirectRows(shared, os.dup(self._fd))
-            shared.spoil()  # the file was started anew in the same place
-        file = h5py.File(open_unlocked(self._name, swmr=superblock.version >= 3))
-        try:
-            self._check_layout(file, superblock)
-            if DirectRows.can_read(file, superblock):
-                handle = Handle(file)
-                handle.share(self._fd)
-                return DirectRows(handle, os.dup(self._fd))
-        except BaseException:
-            file.close()
-            raise
-        file.close()
-        return LibraryRows(self._name, os.dup(self._fd))
-
-    def _open_flagged(self, superblock: Superblock, error: Exception) -> DirectRows:
-        """Open a file whose writer died, or works, without SWMR: HDF5 refuses it.
-
-        Through a Python file object the library does not look at the mark. What was
-        written before that writer opened the file is as it was.
-        """
-        with ExitStack() as opened:
-            try:
-                raw = opened.enter_context(os.fdopen(os.dup(self._fd), "rb", buffering=0))
-                file = opened.enter_context(h5py.File(raw, "r"))
-                self._check_layout(file, superblock)
-                if not DirectRows.can_read(file, superblock):
-                    raise error
-                handle = Handle(file, raw)
-            except _TRANSIENT as reason:
-                msg = f"{self.path}: HDF5 cannot open it: {reason}"
-                raise NotReady(msg) from reason
-            opened.pop_all()
-        return DirectRows(handle, os.dup(self._fd))
-
-    def _check_layout(self, file: h5py.File, superblock: Superblock) -> None:
-        try:
-            check_layout(file, self.path)
-            read_meta(file, self.path)
-        except LayoutError as error:
-            if superblock.closed or superblock.version < 3:
-                raise
-            msg = f"{self.path}: not complete yet, or not a raw file: {error}"
-            raise NotReady(msg) from error
-
-    @property
-    def _name(self) -> str:
-        # The file that the descriptor has, also when the name is gone or another's.
-        own = f"/proc/self/fd/{self._fd}"
-        return own if Path(own).exists() else str(self.path)
 
     # What is there
 
@@ -193,23 +106,7 @@ class RawFile:
     @property
     def meta(self) -> Meta:
         """What the file says of itself now; read anew, in about a millisecond."""
-        for left in _OPENING.tries():
-            try:
-                return self._peek()
-            except _TRANSIENT as error:
-                if not left:
-                    msg = f"{self.path}: HDF5 cannot read its attributes: {error}"
-                    raise NotReady(msg) from error
-        raise AssertionError  # the last try returns or raises
-
-    def _peek(self) -> Meta:
-        # A handle that is held never sees a changed attribute. Through a Python file
-        # object HDF5 looks at the file anew, whoever else has it.
-        with (
-            os.fdopen(os.dup(self._fd), "rb", buffering=0) as raw,
-            h5py.File(raw, "r") as file,
-        ):
-            return read_meta(file, self.path)
+        return read_meta_anew(self._fd, self.path) or self._source.meta
 
     def __len__(self) -> int:
         if not self._counted:
@@ -441,14 +338,14 @@ class RawFile:
         for left in _READING.tries():
             try:
                 return call()
-            except _TRANSIENT as error:
+            except TRANSIENT as error:
                 if not left:
                     msg = f"{self.path}: HDF5 cannot read it: {error}"
                     raise NotReady(msg) from error
             # The error may have come from a handle that is spoilt.
             self._source.close(spoilt=True)
             self._rows = None
-            self._rows = self._open()
+            self._rows = open_rows(self._fd, self.path)
         raise AssertionError  # the last try returns or raises
 
     def close(self) -> None:
@@ -474,27 +371,3 @@ class RawFile:
     def __repr__(self) -> str:
         state = "closed" if self._rows is None else f"{self._announced} rows, {self.reading}"
         return f"<RawFile {str(self.path)!r}, {state}>"
-
-
-def _open_descriptor(path: Path) -> int:
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError as error:
-        msg = f"{path}: absent"
-        raise NotReady(msg) from error
-    except OSError as error:
-        msg = f"{path}: cannot be opened: {error.strerror}"
-        raise NotReady(msg) from error
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
-        os.close(fd)
-        msg = f"{path}: a folder or a device, not a LArPix raw file"
-        raise LayoutError(msg)
-    return fd
-
-
-def _check_unwritten(fd: int, path: Path) -> None:
-    """Raise if a file without superblock holds something else."""
-    # HDF5 writes the superblock when it first flushes; before, there are zeros or nothing.
-    if os.pread(fd, len(SIGNATURE), 0).strip(b"\0") not in (b"", SIGNATURE):
-        msg = f"{path}: not a LArPix raw file: not HDF5 at all"
-        raise LayoutError(msg)

@@ -1,7 +1,6 @@
 """What every test has: nothing may be left behind."""
 
 import gc
-import os
 import threading
 import time
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ def _descriptors() -> dict[str, str]:
     found = {}
     for entry in Path("/proc/self/fd").iterdir():
         try:
-            found[entry.name] = os.readlink(entry)
+            found[entry.name] = str(entry.readlink())
         except OSError:  # the descriptor of this very listing
             continue
     return found

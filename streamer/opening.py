@@ -1,0 +1,176 @@
+"""Open a raw file, whatever state it is in: live, closed, being made, left by a killed writer."""
+
+from __future__ import annotations
+
+import os
+import stat
+from contextlib import ExitStack
+from pathlib import Path
+
+import h5py
+
+from streamer.direct import DirectRows, TornChunk
+from streamer.errors import NotReady
+from streamer.handle import Handle, open_unlocked
+from streamer.library import LibraryRows
+from streamer.retry import Patience
+from writer.layout import LayoutError, Meta, check_layout, read_meta
+from writer.superblock import SIGNATURE, Superblock, read_superblock
+
+__all__ = ["TRANSIENT", "open_descriptor", "open_rows", "read_meta_anew"]
+
+#: What HDF5 and h5py raise when they meet a file in the middle of a change.
+TRANSIENT = (OSError, RuntimeError, KeyError, ValueError, TornChunk)
+
+# The stock writer opens its file ten times a second, and is milliseconds in the middle.
+_PATIENCE = Patience(attempts=100, seconds=1.0)
+
+
+def open_descriptor(path: Path) -> int:
+    """Open a file for reading, as the operating system has it.
+
+    Raises
+    ------
+    NotReady
+        If it is absent or not accessible.
+    LayoutError
+        If it is not a file.
+    """
+    try:
+        # Without waiting: somebody may have made a pipe of that name.
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except FileNotFoundError as error:
+        msg = f"{path}: absent"
+        raise NotReady(msg) from error
+    except OSError as error:
+        msg = f"{path}: cannot be opened: {error.strerror}"
+        raise NotReady(msg) from error
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        msg = f"{path}: a folder or a device, not a LArPix raw file"
+        raise LayoutError(msg)
+    return fd
+
+
+def open_rows(fd: int, path: Path) -> DirectRows | LibraryRows:
+    """Open the file of a descriptor for reading its rows, in the way that it allows.
+
+    Parameters
+    ----------
+    fd
+        Its descriptor; stays the caller's.
+    path
+        Its name, for the errors.
+
+    Raises
+    ------
+    NotReady
+        If it is not a readable raw file yet.
+    LayoutError
+        If it is something else.
+    """
+    for left in _PATIENCE.tries():
+        superblock = read_superblock(fd)
+        if superblock is None:
+            # HDF5 writes the superblock when it first flushes: till then, zeros or nothing.
+            if os.pread(fd, len(SIGNATURE), 0).strip(b"\0") in (b"", SIGNATURE):
+                msg = f"{path}: empty so far"
+                raise NotReady(msg)
+            msg = f"{path}: not a LArPix raw file: not HDF5 at all"
+            raise LayoutError(msg)
+        try:
+            return _open_once(fd, path, superblock)
+        except TRANSIENT as error:
+            if left:
+                continue
+            if superblock.flags and not superblock.swmr:
+                return _open_flagged(fd, path, superblock)
+            msg = f"{path}: HDF5 cannot open it: {error}"
+            if "SWMR read access flag not the same" in str(error):
+                msg = (
+                    f"{path}: another handle in this process has it open without SWMR, "
+                    f"through HDF5's log driver, which all of them share. Close it first"
+                )
+            raise NotReady(msg) from error
+    raise AssertionError  # the last try returns or raises
+
+
+def _open_once(fd: int, path: Path, superblock: Superblock) -> DirectRows | LibraryRows:
+    shared = Handle.find(fd)
+    if shared is not None:
+        now = read_meta_anew(fd, path)
+        if now is None or now.created == shared.meta.created:
+            return DirectRows(shared, os.dup(fd))
+        shared.spoil()  # the file was started anew in the same place
+    name = _name(fd, path)
+    file = h5py.File(open_unlocked(name, swmr=superblock.version >= 3))
+    try:
+        _check_layout(file, path, superblock)
+        meta = read_meta(file, path)
+        if DirectRows.can_read(file, superblock):
+            handle = Handle(file, meta)
+            handle.share(fd)
+            return DirectRows(handle, os.dup(fd))
+    except BaseException:
+        file.close()
+        raise
+    file.close()
+    return LibraryRows(name, os.dup(fd), meta)
+
+
+def _open_flagged(fd: int, path: Path, superblock: Superblock) -> DirectRows:
+    """Open a file whose writer died, or works, without SWMR: HDF5 refuses it.
+
+    Through a Python file object the library does not look at the mark. What was written
+    before that writer opened the file is as it was.
+    """
+    with ExitStack() as opened:
+        try:
+            raw = opened.enter_context(os.fdopen(os.dup(fd), "rb", buffering=0))
+            file = opened.enter_context(h5py.File(raw, "r"))
+            _check_layout(file, path, superblock)
+            if not DirectRows.can_read(file, superblock):
+                msg = f"{path}: open for writing without SWMR, and not the plain case"
+                raise NotReady(msg)
+            handle = Handle(file, read_meta(file, path), raw)
+        except TRANSIENT as error:
+            msg = f"{path}: HDF5 cannot open it: {error}"
+            raise NotReady(msg) from error
+        opened.pop_all()
+    return DirectRows(handle, os.dup(fd))
+
+
+def _check_layout(file: h5py.File, path: Path, superblock: Superblock) -> None:
+    try:
+        check_layout(file, path)
+        read_meta(file, path)
+    except LayoutError as error:
+        if superblock.closed or superblock.version < 3:
+            raise
+        msg = f"{path}: not complete yet, or not a raw file: {error}"
+        raise NotReady(msg) from error
+
+
+def _name(fd: int, path: Path) -> str:
+    # The file that the descriptor has, also when the name is gone or another's.
+    own = f"/proc/self/fd/{fd}"
+    return own if Path(own).exists() else str(path)
+
+
+def read_meta_anew(fd: int, path: Path) -> Meta | None:
+    """Read what a file says of itself now; None if HDF5 cannot, as beside a dead writer.
+
+    A handle that is held never sees a changed attribute. Through a Python file object
+    HDF5 looks at the file anew, whoever else in the process has it open.
+    """
+    for left in _PATIENCE.tries():
+        try:
+            with (
+                os.fdopen(os.dup(fd), "rb", buffering=0) as raw,
+                h5py.File(raw, "r") as file,
+            ):
+                return read_meta(file, path)
+        except (*TRANSIENT, LayoutError):
+            if not left:
+                break
+    return None
