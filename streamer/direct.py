@@ -167,8 +167,7 @@ class DirectRows:
         start, stop
             The rows ``[start, stop)``, below the announced length.
         final_below
-            Blank rows below this one are what the writer wrote; others may be still to
-            come.
+            Rows below this one are on disk as they will stay, also if they look blank.
 
         Returns
         -------
@@ -178,10 +177,11 @@ class DirectRows:
         refs = self._msgs.read(start, stop)
         headers = self._headers.read(start, stop)
         blank = (refs["address"] == 0) | (headers[IO_GROUPS] == 0)
-        blank[: max(0, final_below - start)] = False
+        final = max(0, final_below - start)
+        blank[:final] = False
         end = int(np.argmax(blank)) if blank.any() else len(refs)
         size = os.fstat(self._fd).st_size
-        payloads = gather(refs[:end], self._read_into, size, self._marks)
+        payloads = gather(refs[:end], self._read_into, size, self._marks, final=final)
         return Loaded(headers, payloads, blank=payloads.cause is None and end < len(refs))
 
     def _read_into(self, offset: int, view: memoryview) -> int:

@@ -12,6 +12,10 @@ IV.B "Global Heap ID"::
 HDF5 appends objects and moves none, unless one is removed. So an object's place follows
 from the lengths of those before it, without looking; and it is believed only when the
 object's own index and length, in the file, agree with the reference.
+
+A collection is written from its beginning to its end, and what was never written is zero.
+Therefore, while a file is being written or when its writer was killed, an object is complete
+once something behind it is there.
 """
 
 from __future__ import annotations
@@ -42,6 +46,8 @@ _GAP_BYTES = 32 * 1024
 # HDF5 fills up to 16 collections at a time.
 _MAX_MARKS = 64
 _WALK_BYTES = 64 * 1024
+# The kernel writes whole pages, one after the other.
+_PAGE_BYTES = 4096
 
 
 class Payloads(NamedTuple):
@@ -64,7 +70,9 @@ class _Group(NamedTuple):
     stop: int
 
 
-def gather(refs: NDArray[Any], read: ReadInto, file_size: int, marks: Marks) -> Payloads:
+def gather(
+    refs: NDArray[Any], read: ReadInto, file_size: int, marks: Marks, *, final: int = 0
+) -> Payloads:
     """Read the messages that references point to, and verify each.
 
     Parameters
@@ -78,6 +86,9 @@ def gather(refs: NDArray[Any], read: ReadInto, file_size: int, marks: Marks) -> 
     marks
         What earlier calls learned; updated. May be empty, and may be wrong: it saves
         work, and is not believed.
+    final
+        So many of the messages, the first ones, are known to be completely on disk. Of
+        the others this is made sure.
 
     Returns
     -------
@@ -93,61 +104,63 @@ def gather(refs: NDArray[Any], read: ReadInto, file_size: int, marks: Marks) -> 
     >>> def read(offset, view):
     ...     view[:] = image[offset : offset + len(view)]
     ...     return len(view)
-    >>> found = gather(np.array([(3, 100, 1)], REFERENCE), read, len(image), {})
+    >>> found = gather(np.array([(3, 100, 1)], REFERENCE), read, len(image), {}, final=1)
     >>> found.buffer[found.starts[0] :][: found.lengths[0]].tobytes()
     b'abc'
     """
-    lengths = refs["length"].astype(np.int64)
-    addresses = refs["address"].astype(np.int64)
-    indices = refs["index"].astype(np.int64)
     cause = None
-    possible = (lengths > 0) & (indices > 0) & (addresses > 0)
-    # Not the end of the message but one byte less: the sum cannot overflow.
-    possible &= (addresses <= file_size) & (lengths <= file_size)
-    if possible.all():
-        filled = None
-    else:
-        possible |= (lengths == 0) & (indices == 0) & (addresses == 0)
+    filled = (refs["length"] > 0) & (refs["index"] > 0) & (refs["address"] > 0)
+    # Not the end of the message but less: the sum cannot overflow.
+    filled &= (refs["address"] < file_size) & (refs["length"] < file_size)
+    if not filled.all():
+        empty = (refs["length"] == 0) & (refs["index"] == 0) & (refs["address"] == 0)
+        possible = filled | empty
         if not possible.all():
             bad = int(np.argmin(possible))
-            cause = (
-                f"its reference is impossible in a file of {file_size} bytes: {lengths[bad]} "
-                f"bytes, collection at {refs['address'][bad]}, object {indices[bad]}"
-            )
-            lengths, addresses, indices = lengths[:bad], addresses[:bad], indices[:bad]
-        filled = np.flatnonzero(addresses)
-        if len(filled) == len(addresses):
-            filled = None
-    if filled is None:
-        found = _gather_objects(lengths, addresses, indices, read, file_size, marks)
-        return found if found.cause is not None else found._replace(cause=cause)
-    found = _gather_objects(
-        lengths[filled], addresses[filled], indices[filled], read, file_size, marks
-    )
-    good = len(found.starts)
-    stop = len(lengths) if good == len(filled) else int(filled[good])
-    starts = np.zeros(stop, np.int64)
-    starts[filled[:good]] = found.starts
-    return Payloads(found.buffer, starts, lengths[:stop], found.cause or cause)
+            cause = f"its reference is impossible in a file of {file_size} bytes: {refs[bad]}"
+            refs, filled = refs[:bad], filled[:bad]
+    while True:
+        rows = None if filled.all() else np.flatnonzero(filled)
+        objects = refs if rows is None else refs[rows]
+        known = final if rows is None else int(np.searchsorted(rows, final))
+        found = _gather_objects(objects, read, file_size, marks, known)
+        good = len(found.starts)
+        if good == len(objects):
+            break
+        # Once more without it: the one before is now the last of its collection, and that
+        # it is complete is to be made sure before it is read.
+        bad, cause = good if rows is None else int(rows[good]), found.cause
+        refs, filled = refs[:bad], filled[:bad]
+    if rows is None:
+        return found._replace(cause=cause)
+    starts = np.zeros(len(refs), np.int64)
+    starts[rows] = found.starts
+    return Payloads(found.buffer, starts, refs["length"].astype(np.int64), cause)
 
 
 def _gather_objects(
-    lengths: NDArray[np.int64],
-    addresses: NDArray[np.int64],
-    indices: NDArray[np.int64],
-    read: ReadInto,
-    file_size: int,
-    marks: Marks,
+    refs: NDArray[Any], read: ReadInto, file_size: int, marks: Marks, final: int
 ) -> Payloads:
+    """Do what `gather` does, for references of which none is empty."""
+    lengths = refs["length"].astype(np.int64)
     if not len(lengths):
         return Payloads(np.empty(0, np.uint8), lengths, lengths, None)
-    order, groups = _group(addresses)
+    indices = refs["index"].astype(np.int64)
+    order, groups = _group(refs["address"].astype(np.int64))
     if order is not None:
         lengths, indices = lengths[order], indices[order]
     walked: set[int] = set()
     while True:
-        places, sizes = _place(groups, lengths, indices, read, marks, walked)
+        places, sizes = _place(groups, lengths, indices, read, file_size, marks, walked)
+        incomplete = []
+        for address, _, stop in groups:
+            last = stop - 1
+            if (last if order is None else order[last]) >= final and not _is_complete(
+                address, int(places[last]), int(lengths[last]), int(indices[last]), read
+            ):
+                incomplete.append(last)
         buffer, starts, good = _fetch(groups, lengths, indices, places, sizes, read, file_size)
+        good[incomplete] = False
         if good.all():
             break
         # In row order, the first that failed; and the collection that it lies in.
@@ -155,12 +168,12 @@ def _gather_objects(
         bad = int(failed[0] if order is None else failed[np.argmin(order[failed])])
         address = next(group.address for group in groups if group.stop > bad)
         if address in walked:
-            rows = bad if order is None else int(order[bad])
             cause = (
-                f"no object {indices[bad]} of {lengths[bad]} bytes in the heap collection "
-                f"at {address}"
+                f"object {indices[bad]} of {lengths[bad]} bytes is not, or not completely, in "
+                f"the heap collection at {address}"
             )
-            return _in_row_order(buffer, starts, lengths, order, rows, cause)
+            row = bad if order is None else int(order[bad])
+            return Payloads(buffer, starts[:row], lengths[:row], cause)
         # It may lie elsewhere than it follows from the lengths: look at each object.
         walked.add(address)
     for group, size in zip(groups, sizes, strict=True):
@@ -170,7 +183,10 @@ def _gather_objects(
         marks[group.address, int(indices[last]) + 1] = end, size
     for key in list(marks)[:-_MAX_MARKS]:
         del marks[key]
-    return _in_row_order(buffer, starts, lengths, order, len(lengths), None)
+    if order is not None:
+        back = np.argsort(order)
+        starts, lengths = starts[back], lengths[back]
+    return Payloads(buffer, starts, lengths, None)
 
 
 def _group(addresses: NDArray[np.int64]) -> tuple[NDArray[np.int64] | None, list[_Group]]:
@@ -191,6 +207,7 @@ def _place(
     lengths: NDArray[np.int64],
     indices: NDArray[np.int64],
     read: ReadInto,
+    file_size: int,
     marks: Marks,
     walked: set[int],
 ) -> tuple[NDArray[np.int64], list[int]]:
@@ -202,19 +219,20 @@ def _place(
     places = np.cumsum(spans) - spans
     gaps = np.flatnonzero(indices[1:] - indices[:-1] != 1) + 1
     # Where a collection begins, a gap is none.
-    broken = set(gaps.tolist()).difference(group.first for group in groups)
+    firsts = [group.first for group in groups]
+    gaps = np.setdiff1d(gaps, firsts, assume_unique=True)
+    broken = set((np.searchsorted(firsts, gaps, "right") - 1).tolist())
     sizes = []
-    for group in groups:
+    for number, group in enumerate(groups):
         first, stop = group.first, group.stop
         mark = None
-        if group.address not in walked and not (
-            broken and any(first < gap < stop for gap in broken)
-        ):
+        if group.address not in walked and number not in broken:
             index = int(indices[first])
             mark = marks.get((group.address, index), (_HEADER, 0) if index == 1 else None)
         if mark is None:
             walked.add(group.address)
-            places[first:stop], size = _walk(group.address, indices[first:stop], read)
+            wanted = indices[first:stop].tolist()
+            places[first:stop], size = _walk(group.address, wanted, read, file_size)
         else:
             size = mark[1]
             places[first:stop] += mark[0] - int(places[first])
@@ -223,30 +241,46 @@ def _place(
 
 
 def _walk(
-    address: int, wanted: NDArray[np.int64], read: ReadInto
-) -> tuple[NDArray[np.int64], int]:
+    address: int, wanted: list[int], read: ReadInto, file_size: int
+) -> tuple[list[int], int]:
     """Go through a collection object by object, for the offsets of some."""
     found: dict[int, int] = {}
     block = memoryview(bytearray(_WALK_BYTES))
     held = read(address, block)
     size = _collection_size(block[:held])
-    last = int(wanted.max())
+    last = max(wanted)
     base, place = 0, _HEADER
-    while place + _HEADER <= size:
+    while place + _HEADER <= min(size, file_size - address):
         if place + _HEADER > base + held:
             base = place
             held = read(address + base, block)
             if held < _HEADER:
                 break
-        at = place - base
-        index = int.from_bytes(block[at : at + 2], "little")
+        index, length = _object(block[place - base :])
         if index == 0:
             break
         found[index] = place
         if index == last:
             break
-        place += _HEADER + (int.from_bytes(block[at + 8 : at + 16], "little") + 7 & ~7)
-    return np.array([found.get(index, 0) for index in wanted.tolist()], np.int64), size
+        place += _HEADER + (length + 7 & ~7)
+    return [found.get(index, 0) for index in wanted], size
+
+
+def _is_complete(address: int, place: int, length: int, index: int, read: ReadInto) -> bool:
+    """Tell whether an object is on disk to its last byte, if its header is."""
+    header = memoryview(bytearray(_HEADER))
+    size = _collection_size(header[: read(address, header)])
+    behind = place + _HEADER + (length + 7 & ~7)
+    if behind + _HEADER <= size:
+        if read(address + behind, header) < _HEADER:
+            return False
+        next_index, next_length = _object(header)
+        return next_index == index + 1 or (next_index == 0 and next_length == size - behind)
+    # Nothing fits behind it: then what its last page holds of it.
+    start, stop = address + place, address + place + _HEADER + length
+    start = max(start, (stop - 1) // _PAGE_BYTES * _PAGE_BYTES)
+    tail = memoryview(bytearray(stop - start))
+    return read(start, tail) == len(tail) and any(tail)
 
 
 def _fetch(
@@ -322,17 +356,6 @@ def _collection_size(header: memoryview) -> int:
     return int.from_bytes(header[8:16], "little")
 
 
-def _in_row_order(
-    buffer: NDArray[np.uint8],
-    starts: NDArray[np.int64],
-    lengths: NDArray[np.int64],
-    order: NDArray[np.int64] | None,
-    stop: int,
-    cause: str | None,
-) -> Payloads:
-    if order is not None:
-        unsorted = np.empty_like(starts), np.empty_like(lengths)
-        for column, values in zip(unsorted, (starts, lengths), strict=True):
-            column[order] = values
-        starts, lengths = unsorted
-    return Payloads(buffer, starts[:stop], lengths[:stop], cause)
+def _object(header: memoryview) -> tuple[int, int]:
+    """Return the index and the length that an object's header states."""
+    return int.from_bytes(header[:2], "little"), int.from_bytes(header[8:16], "little")

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamer.batch import Batch
-from streamer.direct import DirectRows
+from streamer.direct import DirectRows, Loaded
 from streamer.errors import FileReplaced, NotReady, RowsOutOfRange, RowUnreadable
 from streamer.library import LibraryRows
 from streamer.opening import TRANSIENT, open_descriptor, open_rows, read_meta_anew
@@ -126,7 +126,7 @@ class RawFile:
         True if nobody writes the file, if its writer is one of this project, which
         announces only what is there, or if nothing has changed for a second.
         """
-        if self._all_final():
+        if self._is_settled():
             return True
         return time.time() - os.fstat(self._fd).st_mtime > _STILL_SECONDS
 
@@ -171,6 +171,8 @@ class RawFile:
             raise FileReplaced(msg)
         self._announced = announced
         self._counted = self._committed == announced
+        if announced > self._final_below and self._is_settled():
+            self._make_final(announced)
         return announced
 
     def read(self, start: int, stop: int | None = None) -> Batch:
@@ -197,14 +199,13 @@ class RawFile:
         if stop is None:
             stop = max(start, len(self))
         self._check_range(start, stop)
-        final = False
         for left in _READING.tries():
             batch, cause = self.read_available(start, stop)
             if cause is None:
                 return batch
-            if final or not left:
-                raise RowUnreadable(self.path, start + len(batch), cause)
-            final = self._all_final()
+            row = start + len(batch)
+            if row < self._final_below or not left:
+                raise RowUnreadable(self.path, row, cause)
             self._retrying(lambda: self._source.refresh())
         raise AssertionError  # the last try returns or raises
 
@@ -244,11 +245,10 @@ class RawFile:
         cause : str or None
             What is wrong with the next one; None if none is missing.
         """
-        source = self._source
-        final_below = self._final_below
-        loaded = self._retrying(lambda: source.load(start, stop, final_below))
-        if loaded.blank and self._settle(start + len(loaded.payloads.starts)):
-            loaded = self._retrying(lambda: self._source.load(start, stop, self._final_below))
+        loaded = self._load(start, stop)
+        missing = start + len(loaded.payloads.starts)
+        if missing < stop and self._settle(missing):
+            loaded = self._load(start, stop)
         headers, payloads, blank = loaded
         count = len(payloads.starts)
         batch = Batch(
@@ -262,6 +262,9 @@ class RawFile:
             return batch, "empty or of io_group 0, as HDF5 shows rows that are not written yet"
         return batch, payloads.cause
 
+    def _load(self, start: int, stop: int) -> Loaded:
+        return self._retrying(lambda: self._source.load(start, stop, self._final_below))
+
     def _check_range(self, start: int, stop: int) -> None:
         if not 0 <= start <= stop <= self._announced:
             msg = f"{self.path}: rows {start} to {stop} asked for, it has {len(self)}"
@@ -269,7 +272,7 @@ class RawFile:
 
     # What is final
 
-    def _all_final(self) -> bool:
+    def _is_settled(self) -> bool:
         """Tell whether all announced rows are on disk as they will stay.
 
         They are if nobody writes the file now, or somebody who announces only what is on
@@ -282,27 +285,32 @@ class RawFile:
             return True
         if superblock.version < 3:
             return time.time() - os.fstat(self._fd).st_mtime > _OLD_FORMAT_SECONDS
-        # On another host, or killed: no other writer opens a file that has this mark.
-        return self.meta.finished == WRITING
+        # A RawWriter on another host, or one that was killed: no other writer opens a file
+        # that has this mark.
+        return self._source.meta.finished is not None and self.meta.finished == WRITING
+
+    def _make_final(self, rows: int) -> None:
+        # What was looked up before this was known may be older.
+        self._retrying(lambda: self._source.refresh())
+        self._final_below = rows
 
     def _settle(self, row: int) -> bool:
-        """Find out whether a row that looks unwritten is meant so."""
+        """Find out whether a row that looks unwritten, or half written, will stay so."""
+        if row < self._final_below:
+            return False
         announced = self._announced
-        if self._all_final():
-            # What was read before this was known may be older.
-            self._retrying(lambda: self._source.refresh())
-            self._final_below = announced
+        if self._is_settled():
+            self._make_final(announced)
             return True
         if self._doubted is None or self._doubted <= row:
             self._doubted = announced
             return False
         # A writer fills rows in the order in which it announces them, and flushes them so:
         # once rows are there that were announced later, the earlier ones are complete.
-        later = min(announced, self._doubted + _STEP_ROWS)
-        if later == self._doubted or not self._any_written(self._doubted, later):
+        if not self._any_written(self._doubted, min(announced, self._doubted + _STEP_ROWS)):
             return False
-        self._retrying(lambda: self._source.refresh())
-        self._final_below, self._doubted = self._doubted, None
+        self._make_final(self._doubted)
+        self._doubted = None
         return True
 
     def _any_written(self, start: int, stop: int) -> bool:
@@ -315,8 +323,6 @@ class RawFile:
     def _count(self) -> int:
         """Count the committed rows, from the end: what is not written yet is there."""
         count = stop = self._announced
-        if self._final_below < stop and self._all_final():
-            self._final_below = stop
         while stop > max(self._committed, self._final_below):
             start = max(self._committed, (stop - 1) // _STEP_ROWS * _STEP_ROWS)
             batch, cause = self.read_available(start, stop)

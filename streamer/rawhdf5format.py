@@ -205,14 +205,16 @@ def _synchronize(raw: RawFile, attempts: int) -> None:
         if left:
             raw.look()
     msg = (
-        f"{raw.path}: msgs has {msgs} rows and msg_headers {headers}, and it was not better "
-        f"in {attempts} looks. attempts=0 takes the common length"
+        f"{raw.path}: msgs has {msgs} rows and msg_headers {headers}: a batch is being "
+        f"written. attempts=0 takes the common length"
     )
     raise NotSynchronized(msg)
 
 
 def _checked_mask(mask: ArrayLike, rows: int, filename: object) -> NDArray[np.bool_]:
     chosen = np.asarray(mask)
+    if not chosen.size:  # an empty list has no type
+        chosen = chosen.astype(bool)
     if chosen.dtype != bool or chosen.shape != (rows,):
         msg = (
             f"{filename}: a mask is one bool a row, ({rows},); this one is {chosen.dtype} "

@@ -117,7 +117,7 @@ def field_column(name: str, values: ArrayLike, count: int, dtype: np.dtype[Any])
     count
         Number of messages.
     dtype
-        Integer type of the field.
+        Type of the field: integers, except in fields of other makers.
 
     Returns
     -------
@@ -130,6 +130,7 @@ def field_column(name: str, values: ArrayLike, count: int, dtype: np.dtype[Any])
         If there is not one value a message.
     BadBatch
         If a value is not an integer, or outside the type; names the message.
+        Or if it is no value of a type other than integers.
 
     Examples
     --------
@@ -144,15 +145,32 @@ def field_column(name: str, values: ArrayLike, count: int, dtype: np.dtype[Any])
         raise LengthMismatch(msg)
     if found.dtype == dtype or not count:
         return found.astype(dtype)
-    if found.dtype.kind not in "iu" and not (
-        found.dtype.kind == "f" and (found == np.floor(found)).all()
-    ):
-        msg = f"{name} is not integers: {found.dtype}"
+    if dtype.kind not in "iu":
+        try:
+            return found.astype(dtype)
+        except (TypeError, ValueError) as error:
+            msg = f"{name} cannot be stored as {dtype}: {error}"
+            raise BadBatch(msg) from error
+    whole = _whole(found)
+    if not whole.all():
+        row = int(np.argmin(whole))
+        msg = f"message {row} of the batch: {name} {found.tolist()[row]!r} is not an integer"
         raise BadBatch(msg)
     bounds = np.iinfo(dtype)
     outside = (found < bounds.min) | (found > bounds.max)
     if outside.any():
         row = int(np.argmax(outside))
-        msg = f"message {row} of the batch: {name} {found[row]} is outside 0..{bounds.max}"
+        limits = f"{bounds.min}..{bounds.max}"
+        msg = f"message {row} of the batch: {name} {found[row]} is outside {limits}"
         raise BadBatch(msg)
     return found.astype(dtype)
+
+
+def _whole(values: NDArray[Any]) -> NDArray[np.bool_]:
+    """Tell of each value whether it is an integer, of whatever size."""
+    if values.dtype.kind in "iu":
+        return np.ones(values.shape, dtype=bool)
+    if values.dtype.kind == "f":
+        return np.equal(values, np.floor(values))
+    # Python objects: integers too large for numpy, or anything else.
+    return np.array([isinstance(value, int) for value in values.tolist()], dtype=bool)

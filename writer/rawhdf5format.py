@@ -5,13 +5,22 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
+import h5py
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from writer.columns import Buffer, field_column, message_column
-from writer.errors import LengthMismatch, UnknownField
-from writer.layout import MSG_HEADERS, check_creatable, dataset_dtypes, latest_version
+from writer.errors import BadBatch, LengthMismatch, UnknownField
+from writer.layout import (
+    MSG_HEADERS,
+    LayoutError,
+    check_creatable,
+    check_layout,
+    dataset_dtypes,
+    latest_version,
+)
 from writer.rawwriter import RawWriter
 
 __all__ = ["dataset_dtypes", "latest_version", "to_rawfile"]
@@ -68,13 +77,19 @@ def to_rawfile(
     >>> to_rawfile(path, [b"from 1", b"from 2"], msg_headers={"io_groups": [1, 2]})
     """
     column, size = message_column([] if msgs is None else msgs)
-    fields = dict(msg_headers or {})
-    for name, values in fields.items():
-        if np.ndim(values) != 1 or len(np.asarray(values)) != len(column):
-            msg = f"{len(column)} messages, but {name} has the shape {np.shape(values)}"
-            raise LengthMismatch(msg)
-    if not Path(filename).exists():
-        _check_fields(fields, len(column), check_creatable(version))
+    fields = {
+        name: _one_a_message(name, values, len(column))
+        for name, values in (msg_headers or {}).items()
+    }
+    path = Path(filename)
+    if path.exists() and path.stat().st_size:
+        try:
+            _check_fields(fields, dataset_dtypes[latest_version][MSG_HEADERS])
+        except (BadBatch, UnknownField):
+            # The file may have more fields than are made here, or wider ones.
+            _check_fields(fields, _header_dtype(path))
+    else:
+        _check_fields(fields, dataset_dtypes[check_creatable(version)][MSG_HEADERS])
     out = RawWriter(filename, version=version, io_version=io_version)
     try:
         out.append_columns(column, size, fields)
@@ -83,10 +98,35 @@ def to_rawfile(
         out.close(finished=False)
 
 
-def _check_fields(fields: Mapping[str, ArrayLike], count: int, version: str) -> None:
-    known = dataset_dtypes[version][MSG_HEADERS]
+def _one_a_message(name: str, values: ArrayLike, count: int) -> NDArray[Any]:
+    try:
+        found = np.asarray(values)
+    except ValueError as error:  # lists of different lengths
+        msg = f"{name} is not one value a message: {error}"
+        raise BadBatch(msg) from error
+    if found.shape != (count,):
+        msg = f"{count} messages, but {name} has the shape {found.shape}"
+        raise LengthMismatch(msg)
+    return found
+
+
+def _check_fields(fields: Mapping[str, NDArray[Any]], header: np.dtype[Any]) -> None:
     for name, values in fields.items():
-        if name not in (known.names or ()):
-            msg = f"no message header field {name!r} in version {version}: {known.names}"
+        if name not in (header.names or ()):
+            msg = f"no message header field {name!r} in {header.names}"
             raise UnknownField(msg)
-        field_column(name, values, count, known[name])
+        field_column(name, values, len(values), header[name])
+
+
+def _header_dtype(path: Path) -> np.dtype[Any]:
+    """Read the type of a file's message headers, and neither lock nor change the file."""
+    # Through a Python file object, because HDF5 shares its own handles with a writer here.
+    with path.open("rb") as raw:
+        try:
+            with h5py.File(raw, "r") as file:
+                check_layout(file, path)
+                header: np.dtype[Any] = file[MSG_HEADERS].dtype
+                return header
+        except OSError as error:
+            msg = f"{path}: not a LArPix raw file: HDF5 cannot open it: {error}"
+            raise LayoutError(msg) from error
