@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -69,6 +70,7 @@ class Batch:
         return map(Message, self.rows.tolist(), self.io_groups.tolist(), self.tolist())
 
     def __getitem__(self, index: int) -> Message:
+        index = operator.index(index)
         start = int(self.starts[index])
         data = self.buffer[start : start + int(self.lengths[index])].tobytes()
         return Message(int(self.rows[index]), int(self.io_groups[index]), data)
@@ -112,8 +114,13 @@ class Batch:
         IndexError
             If the mask does not have one value a message.
         """
+        rows = self.rows[mask]
+        # numpy takes one bool or number for all, and no bools at all: comparisons gone wrong.
+        if rows.ndim != 1 or (np.asarray(mask).dtype == bool and np.shape(mask) != (len(self),)):
+            msg = f"a mask has one value for each of {len(self)} messages, not {mask!r}"
+            raise IndexError(msg)
         return Batch(
-            self.rows[mask],
+            rows,
             self.io_groups[mask],
             self.buffer,
             self.starts[mask],

@@ -20,6 +20,7 @@ once something behind it is there.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -45,7 +46,8 @@ _SIGNATURE = b"GCOL\x01"
 _GAP_BYTES = 32 * 1024
 # HDF5 fills up to 16 collections at a time.
 _MAX_MARKS = 64
-_WALK_BYTES = 64 * 1024
+# HDF5 lets a collection of several objects grow to this size.
+_LARGE_BYTES = _WALK_BYTES = 64 * 1024
 # The kernel writes whole pages, one after the other.
 _PAGE_BYTES = 4096
 
@@ -245,10 +247,12 @@ def _walk(
 ) -> tuple[list[int], int]:
     """Go through a collection object by object, for the offsets of some."""
     found: dict[int, int] = {}
+    # One object has one index, and one reference to it. Two mean that one of them is damaged,
+    # and a message of the same length could pass for the other.
+    twice = {index for index, count in Counter(wanted).items() if count > 1}
     block = memoryview(bytearray(_WALK_BYTES))
     held = read(address, block)
     size = _collection_size(block[:held])
-    last = max(wanted)
     base, place = 0, _HEADER
     while place + _HEADER <= min(size, file_size - address):
         if place + _HEADER > base + held:
@@ -259,19 +263,19 @@ def _walk(
         index, length = _object(block[place - base :])
         if index == 0:
             break
+        if index in found:
+            twice.add(index)
         found[index] = place
-        if index == last:
-            break
         place += _HEADER + (length + 7 & ~7)
-    return [found.get(index, 0) for index in wanted], size
+    return [0 if index in twice else found.get(index, 0) for index in wanted], size
 
 
 def _is_complete(address: int, place: int, length: int, index: int, read: ReadInto) -> bool:
     """Tell whether an object is on disk to its last byte, if its header is."""
-    header = memoryview(bytearray(_HEADER))
-    size = _collection_size(header[: read(address, header)])
+    size = _stated_size(address, read)
     behind = place + _HEADER + (length + 7 & ~7)
     if behind + _HEADER <= size:
+        header = memoryview(bytearray(_HEADER))
         if read(address + behind, header) < _HEADER:
             return False
         next_index, next_length = _object(header)
@@ -305,11 +309,18 @@ def _fetch(
         low if low > _HEADER and size else 0
         for low, size in zip(np.minimum.reduceat(places, firsts).tolist(), sizes, strict=True)
     ]
+    reach = highs[:]
+    for number, group in enumerate(groups):
+        # One large message, or a damaged length: the collection has to state as much before
+        # memory is taken for it.
+        if highs[number] > max(sizes[number], _LARGE_BYTES):
+            sizes[number] = _stated_size(group.address, read)
+            reach[number] = min(highs[number], sizes[number])
     stretches: list[list[int]] = []
     shifts = [0] * len(groups)
     total = 0
     for low, number in sorted((group.address + lows[k], k) for k, group in enumerate(groups)):
-        high = max(low, min(groups[number].address + highs[number], file_size))
+        high = max(low, min(groups[number].address + reach[number], file_size))
         if stretches and low - stretches[-1][1] <= _GAP_BYTES:
             total += max(0, high - stretches[-1][1])
             stretches[-1][1] = max(high, stretches[-1][1])
@@ -341,12 +352,17 @@ def _fetch(
             at = shifts[number]
             sizes[number] = _collection_size(view[at : min(at + _HEADER, there)])
         elif highs[number] > sizes[number]:  # it has grown since it was marked
-            header = memoryview(bytearray(_HEADER))
-            sizes[number] = _collection_size(header[: read(group.address, header)])
+            sizes[number] = _stated_size(group.address, read)
         if highs[number] > sizes[number]:
             rows = slice(group.first, group.stop)
             good[rows] &= ends[rows] <= sizes[number]
     return buffer, starts, good
+
+
+def _stated_size(address: int, read: ReadInto) -> int:
+    """Read the size that a collection states, 0 if there is none."""
+    header = memoryview(bytearray(_HEADER))
+    return _collection_size(header[: read(address, header)])
 
 
 def _collection_size(header: memoryview) -> int:

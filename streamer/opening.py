@@ -14,7 +14,7 @@ from streamer.errors import NotReady
 from streamer.handle import Handle, open_unlocked
 from streamer.library import LibraryRows
 from streamer.retry import Patience
-from writer.layout import LayoutError, Meta, check_layout, read_meta
+from writer.layout import LayoutError, Meta, find_layout, read_meta
 from writer.superblock import SIGNATURE, Superblock, read_superblock
 
 __all__ = ["TRANSIENT", "open_descriptor", "open_rows", "read_meta_anew"]
@@ -105,8 +105,7 @@ def _open_once(fd: int, path: Path, superblock: Superblock) -> DirectRows | Libr
     name = _name(fd, path)
     file = h5py.File(open_unlocked(name, swmr=superblock.version >= 3))
     try:
-        _check_layout(file, path, superblock)
-        meta = read_meta(file, path)
+        meta = _checked_meta(file, path, superblock)
         if DirectRows.can_read(file, superblock):
             handle = Handle(file, meta)
             handle.share(fd)
@@ -128,11 +127,11 @@ def _open_flagged(fd: int, path: Path, superblock: Superblock) -> DirectRows:
         try:
             raw = opened.enter_context(os.fdopen(os.dup(fd), "rb", buffering=0))
             file = opened.enter_context(h5py.File(raw, "r"))
-            _check_layout(file, path, superblock)
+            meta = _checked_meta(file, path, superblock)
             if not DirectRows.can_read(file, superblock):
                 msg = f"{path}: open for writing without SWMR, and not the plain case"
                 raise NotReady(msg)
-            handle = Handle(file, read_meta(file, path), raw)
+            handle = Handle(file, meta, raw)
         except TRANSIENT as error:
             msg = f"{path}: HDF5 cannot open it: {error}"
             raise NotReady(msg) from error
@@ -140,10 +139,9 @@ def _open_flagged(fd: int, path: Path, superblock: Superblock) -> DirectRows:
     return DirectRows(handle, os.dup(fd))
 
 
-def _check_layout(file: h5py.File, path: Path, superblock: Superblock) -> None:
+def _checked_meta(file: h5py.File, path: Path, superblock: Superblock) -> Meta:
     try:
-        check_layout(file, path)
-        read_meta(file, path)
+        return read_meta(find_layout(file, path).meta, path)
     except LayoutError as error:
         if superblock.closed or superblock.version < 3:
             raise
@@ -169,7 +167,7 @@ def read_meta_anew(fd: int, path: Path) -> Meta | None:
                 os.fdopen(os.dup(fd), "rb", buffering=0) as raw,
                 h5py.File(raw, "r") as file,
             ):
-                return read_meta(file, path)
+                return read_meta(find_layout(file, path).meta, path)
         except (*TRANSIENT, LayoutError):
             if not left:
                 break

@@ -13,7 +13,7 @@ from streamer.heap import REFERENCE, gather
 
 HEADER = 16
 SMALLEST = 4096  # bytes of a collection
-FLIPS = (0x01, 0x02, 0x10, 0x80, 0xFF)
+FLIPS = (0x01, 0x04, 0xFF)
 
 
 def padded(size: int) -> int:
@@ -180,9 +180,7 @@ def cuts_of(draw, start, stop):
     return list(pairwise(sorted({start, stop, *inner})))
 
 
-SLOW = settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
+SLOW = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 # ----------------------------------------------------------------------------- what is right
@@ -244,7 +242,7 @@ def test_wrong_marks_cost_work_and_never_change_the_result(data):
 @given(st.data())
 def test_moved_and_removed_objects(data):
     """When objects are removed, HDF5 moves the others: those are found, these end the rows."""
-    heap, refs, datas, stages = data.draw(histories())
+    heap, refs, datas, stages = data.draw(histories().filter(lambda made: made[0].collections))
     image = stages[-1][1]
     marks: dict = {}
     for low, high in cuts_of(data.draw, 0, len(refs)):
@@ -273,20 +271,21 @@ def small_file(lengths):
     heap.insert(parts[0], b"0.0")
     rows, datas = [], []
     for number, length in enumerate(lengths):
-        data = bytes((16 * number + k) % 255 + 1 for k in range(length))
+        data = bytes((16 * number + k * (number + 1)) % 255 + 1 for k in range(length))
         rows.append(heap.insert(parts[number // 2 % 2], data))
         datas.append(data)
     # After the last object the free space; the rest of the file is of no interest.
     return heap.image(), as_refs(rows), datas, parts
 
 
-def own_bytes(image, refs, datas) -> set[int]:
+def own_bytes(image, refs, datas) -> list[range]:
     """Return the offsets of the messages' own bytes: a change there cannot be told."""
-    places = [image.find(data) for data in datas]
-    assert all(image.count(data) == 1 for data in datas)
-    return {
-        place + k for place, data in zip(places, datas, strict=True) for k in range(len(data))
-    }
+    heads = [
+        int(ref["index"]).to_bytes(8, "little") + int(ref["length"]).to_bytes(8, "little")
+        for ref in refs
+    ]
+    places = [image.index(head + data) + HEADER for head, data in zip(heads, datas, strict=True)]
+    return [range(at, at + len(data)) for at, data in zip(places, datas, strict=True)]
 
 
 def assert_honest(found, datas, what):
@@ -304,9 +303,9 @@ MIXED = [1, 24, 24, 7, 8, 136, 24, 24, 3, 3, 64, 9]
 def test_no_changed_byte_of_the_heap_makes_a_wrong_message(lengths, final):
     """Each byte outside the messages, changed: all rows, single rows and steps stay honest."""
     image, refs, datas, parts = small_file(lengths)
-    own = own_bytes(image, refs, datas)
+    own = set().union(*own_bytes(image, refs, datas))
     count = len(refs)
-    ranges = [(0, count), *((row, row + 1) for row in range(count)), (3, 8)]
+    ranges = [*((row, row + 1) for row in range(count)), (3, 8), (0, count)]
     fewer = 0
     for part in parts:
         for at in range(part.address, part.address + part.size - part.free + HEADER):
@@ -315,14 +314,10 @@ def test_no_changed_byte_of_the_heap_makes_a_wrong_message(lengths, final):
             for flip in FLIPS:
                 image[at] ^= flip
                 marks: dict = {}
-                for start, stop in [*ranges, *ranges]:
-                    found = gather(
-                        refs[start:stop],
-                        Reads(image),
-                        len(image),
-                        marks if stop - start < count else {},
-                        final=stop - start if final else 0,
-                    )
+                for start, stop in ranges:
+                    known = stop - start if final else 0
+                    read = Reads(image)
+                    found = gather(refs[start:stop], read, len(image), marks, final=known)
                     assert_honest(found, datas[start:stop], (at, flip, start, stop))
                     fewer += found.cause is not None
                 image[at] ^= flip
@@ -347,14 +342,12 @@ def test_no_changed_byte_of_the_references_makes_a_wrong_message(lengths):
     assert fewer == 9 * 16 * len(refs)
 
 
-@pytest.mark.parametrize("index", [1, 2, 5, 0xFFFF])
-def test_object_index_in_use_twice_is_not_believed(index):
+def test_object_index_in_use_twice_is_not_believed():
     """Of two objects with one index none is the right one: the row is unreadable."""
     image, refs, _, parts = small_file(EQUAL)
     first = refs[refs["address"] == parts[0].address]
     at = parts[0].address + HEADER + HEADER + 8  # the second object: behind the string "0.0"
     image[at : at + 2] = int(first["index"][4]).to_bytes(2, "little")
-    del index
     found = gather(first[4:5], Reads(image), len(image), {}, final=1)
     assert len(found.starts) == 0
     assert found.cause
@@ -364,7 +357,7 @@ def test_cut_at_every_byte_gives_the_messages_before_it():
     """A file that shrinks while it is read ends the rows, and raises nothing."""
     image, refs, datas, parts = small_file(MIXED)
     stop = parts[1].address + parts[1].size - parts[1].free
-    ends = [image.find(data) + len(data) for data in datas]
+    ends = [place.stop for place in own_bytes(image, refs, datas)]
     for size in range(parts[0].address, stop):
         # The size that is asked for comes before the read: both the old and the new are met.
         for stated in (size, len(image)):
@@ -414,7 +407,8 @@ def test_each_stretch_is_read_once(gap):
     done = sorted(read.done)
     assert all(start + size <= after for (start, size), (after, _) in pairwise(done))
     assert len(done) == (len(heap.collections) if gap == 100_000 else 1)
-    assert read.bytes < sum(part.size for part in heap.collections) + gap * len(done)
+    between = 0 if gap == 100_000 else gap * len(heap.collections)
+    assert read.bytes <= sum(part.size for part in heap.collections) + between
 
 
 @pytest.mark.parametrize("final", [0, 1])
@@ -577,8 +571,11 @@ def test_old_image_of_a_collection_shows_its_old_messages(grown):
     """References may come before their objects: the rows end there, and go on later."""
     image, refs, datas, heap = long_file(300, 136, room=16)
     part = heap.collections[0]
-    behind = {index: part.objects.pop(index) for index in range(30 if grown else 10, 301)
-              if index in part.objects}
+    behind = {
+        index: part.objects.pop(index)
+        for index in range(30 if grown else 10, 301)
+        if index in part.objects
+    }
     part.size = SMALLEST if not grown else 2 * SMALLEST
     old = heap.image()
     there = len(part.objects)

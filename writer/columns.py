@@ -171,6 +171,7 @@ def _whole(values: NDArray[Any]) -> NDArray[np.bool_]:
     if values.dtype.kind in "iu":
         return np.ones(values.shape, dtype=bool)
     if values.dtype.kind == "f":
-        return np.equal(values, np.floor(values))
+        whole: NDArray[np.bool_] = values == np.floor(values)
+        return whole
     # Python objects: integers too large for numpy, or anything else.
     return np.array([isinstance(value, int) for value in values.tolist()], dtype=bool)

@@ -32,16 +32,18 @@ __all__ = [
     "PAUSED",
     "WRITING",
     "IncompatibleVersion",
+    "Layout",
     "LayoutError",
     "Meta",
     "check_compatible",
     "check_creatable",
-    "check_layout",
     "common_version",
     "create_layout",
     "dataset_dtypes",
+    "find_layout",
     "latest_version",
     "read_meta",
+    "read_versions",
 ]
 
 META, MSGS, MSG_HEADERS, IO_GROUPS = "meta", "msgs", "msg_headers", "io_groups"
@@ -188,52 +190,80 @@ def create_layout(file: h5py.File, version: str, io_version: str | None, writer:
         file.create_dataset(name, shape=(0,), maxshape=(None,), chunks=(_CHUNK_ROWS,), dtype=dtype)
 
 
-def check_layout(file: h5py.File, path: object) -> None:
-    """Raise unless an open HDF5 file has what a raw file has.
+class Layout(NamedTuple):
+    """The objects of an open raw file."""
+
+    meta: h5py.Group
+    msgs: h5py.Dataset
+    msg_headers: h5py.Dataset
+
+
+def find_layout(file: h5py.File, path: object) -> Layout:
+    """Find what a raw file has in an open HDF5 file.
 
     Raises
     ------
     LayoutError
         Names the first thing that is missing or of another kind.
     """
+    found = []
     for name, kind in ((META, h5py.Group), (MSGS, h5py.Dataset), (MSG_HEADERS, h5py.Dataset)):
-        if file.get(name, getclass=True) is not kind:
+        thing = file.get(name)
+        if not isinstance(thing, kind):
             msg = f"{path}: not a LArPix raw file: no {kind.__name__.lower()} {name!r}"
             raise LayoutError(msg)
-    msgs, headers = file[MSGS], file[MSG_HEADERS]
-    if msgs.ndim != 1 or h5py.check_vlen_dtype(msgs.dtype) != np.dtype("u1"):
+        found.append(thing)
+    layout = Layout(*found)
+    if layout.msgs.ndim != 1 or h5py.check_vlen_dtype(layout.msgs.dtype) != np.dtype("u1"):
         msg = f"{path}: not a LArPix raw file: {MSGS!r} is not a column of variable-length u1"
         raise LayoutError(msg)
+    headers = layout.msg_headers
     if headers.ndim != 1 or IO_GROUPS not in (headers.dtype.names or ()):
         msg = f"{path}: not a LArPix raw file: {MSG_HEADERS!r} has no field {IO_GROUPS!r}"
         raise LayoutError(msg)
+    return layout
 
 
-def read_meta(file: h5py.File, path: object) -> Meta:
-    """Read what an open raw file says of itself.
+def _text(value: object) -> str | None:
+    if value is None:
+        return None
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+
+
+def read_versions(meta: h5py.Group, path: object) -> tuple[str, str | None]:
+    """Read the version of the format, and that of the messages' bytes if it is stated.
+
+    Raises
+    ------
+    LayoutError
+        If the former is missing.
+    """
+    version = _text(meta.attrs.get("version"))
+    if version is None:
+        msg = f"{path}: not a LArPix raw file: {META!r} has no attribute 'version'"
+        raise LayoutError(msg)
+    return version, _text(meta.attrs.get("io_version"))
+
+
+def read_meta(meta: h5py.Group, path: object) -> Meta:
+    """Read what a raw file says of itself.
 
     Raises
     ------
     LayoutError
         If an attribute that every raw file has is missing or of another type.
     """
-    attributes = file[META].attrs
-
-    def text(name: str) -> str | None:
-        value = attributes.get(name)
-        if value is None:
-            return None
-        return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
-
+    version, io_version = read_versions(meta, path)
+    attributes = meta.attrs
     finished = attributes.get("finished")
     try:
         return Meta(
             created=float(attributes["created"]),
             modified=float(attributes.get("modified", attributes["created"])),
-            version=str(text("version") or attributes["version"]),
-            io_version=text("io_version"),
-            run_id=text("run_id"),
-            writer=text("writer"),
+            version=version,
+            io_version=io_version,
+            run_id=_text(attributes.get("run_id")),
+            writer=_text(attributes.get("writer")),
             finished=None if finished is None else int(finished),
         )
     except (KeyError, TypeError, ValueError) as error:

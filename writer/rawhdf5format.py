@@ -17,8 +17,8 @@ from writer.layout import (
     MSG_HEADERS,
     LayoutError,
     check_creatable,
-    check_layout,
     dataset_dtypes,
+    find_layout,
     latest_version,
 )
 from writer.rawwriter import RawWriter
@@ -124,8 +124,7 @@ def _header_dtype(path: Path) -> np.dtype[Any]:
     with path.open("rb") as raw:
         try:
             with h5py.File(raw, "r") as file:
-                check_layout(file, path)
-                header: np.dtype[Any] = file[MSG_HEADERS].dtype
+                header: np.dtype[Any] = find_layout(file, path).msg_headers.dtype
                 return header
         except OSError as error:
             msg = f"{path}: not a LArPix raw file: HDF5 cannot open it: {error}"

@@ -21,18 +21,18 @@ from writer.columns import Buffer, field_column, message_column
 from writer.errors import BadBatch, CannotWrite, DiskFull, UnknownField, WriterBusy, WriterKilled
 from writer.layout import (
     IO_GROUPS,
-    META,
     MSG_HEADERS,
     MSGS,
     PAUSED,
     WRITING,
+    Layout,
     LayoutError,
     check_compatible,
     check_creatable,
-    check_layout,
     create_layout,
+    find_layout,
     latest_version,
-    read_meta,
+    read_versions,
 )
 from writer.lock import hold_lock
 from writer.superblock import read_superblock
@@ -133,13 +133,6 @@ class RawWriter:
         except BaseException:
             os.close(self._fd)
             raise
-        self._msgs: h5d.DatasetID = self._file[MSGS].id
-        self._headers: h5d.DatasetID = self._file[MSG_HEADERS].id
-        self._header_dtype: np.dtype[Any] = self._file[MSG_HEADERS].dtype
-        # Python's type, whose elements are arrays; get_type() would be C's.
-        self._msgs_type = h5t.py_create(self._file[MSGS].dtype)
-        meta = self._file[META].id
-        self._modified = h5a.open(meta, b"modified") if h5a.exists(meta, b"modified") else None
 
     def _open(self, version: str | None, io_version: str | None) -> h5py.File:
         new = os.fstat(self._fd).st_size == 0
@@ -154,12 +147,22 @@ class RawWriter:
             file = h5py.File(self.path, "w" if new else "r+", libver=_LIBVER, locking=False)
             if version is not None and new:
                 create_layout(file, version, io_version, f"larpix-streamer {__version__}")
-            else:
-                self._check_continuable(file, version, io_version)
-            self._rows = self._drop_uncommitted(file)
-            if "finished" in file[META].attrs:
-                file[META].attrs.modify("finished", np.int64(WRITING))
+            layout = find_layout(file, self.path)
+            found, found_io = read_versions(layout.meta, self.path)
+            check_compatible("version", found, version or latest_version, self.path)
+            check_compatible("io_version", found_io, io_version, self.path)
+            self._rows = self._drop_uncommitted(layout)
             file.swmr_mode = True
+            self._msgs: h5d.DatasetID = layout.msgs.id
+            self._headers: h5d.DatasetID = layout.msg_headers.id
+            self._header_dtype: np.dtype[Any] = layout.msg_headers.dtype
+            # Python's type, whose elements are arrays; get_type() would be C's.
+            self._msgs_type = h5t.py_create(layout.msgs.dtype)
+            self._modified = _attribute(layout.meta, "modified")
+            self._finished = _attribute(layout.meta, "finished")
+            if self._finished is not None:
+                self._finished.write(np.array(WRITING))
+                h5f.flush(file.id)
         except BaseException as error:
             if file is not None:
                 with suppress(OSError, RuntimeError):  # the first error says more
@@ -195,27 +198,19 @@ class RawWriter:
         )
         raise WriterKilled(msg)
 
-    def _check_continuable(
-        self, file: h5py.File, version: str | None, io_version: str | None
-    ) -> None:
-        check_layout(file, self.path)
-        meta = read_meta(file, self.path)
-        check_compatible("version", meta.version, version or latest_version, self.path)
-        check_compatible("io_version", meta.io_version, io_version, self.path)
-
-    def _drop_uncommitted(self, file: h5py.File) -> int:
-        lengths = [len(file[MSGS]), len(file[MSG_HEADERS])]
+    def _drop_uncommitted(self, layout: Layout) -> int:
+        lengths = len(layout.msgs), len(layout.msg_headers)
         rows = min(lengths)
         if max(lengths) > rows:
             warnings.warn(
                 f"{self.path}: {max(lengths) - rows} uncommitted rows after row {rows - 1} "
                 f"dropped: {MSGS} has {lengths[0]} rows, {MSG_HEADERS} {lengths[1]}",
-                stacklevel=5,
+                stacklevel=4,
             )
             # Shrinking clears the references and leaves the heap alone. Writing over them
             # would remove heap objects, and HDF5 then moves those that readers look at.
-            file[MSGS].resize((rows,))
-            file[MSG_HEADERS].resize((rows,))
+            layout.msgs.resize((rows,))
+            layout.msg_headers.resize((rows,))
         return rows
 
     @property
@@ -400,15 +395,13 @@ class RawWriter:
             return
         try:
             if self._broken is None:
-                meta = file[META].id
-                if h5a.exists(meta, b"finished"):
-                    mark = np.array(self._rows if finished else PAUSED, "i8")
-                    h5a.open(meta, b"finished").write(mark)
+                if self._finished is not None:
+                    self._finished.write(np.array(self._rows if finished else PAUSED))
                 self._stamp_modified()
                 h5f.flush(file.id)
                 if self._fsync:
                     os.fsync(self._fd)
-            self._modified = None
+            self._modified = self._finished = None
             file.close()
         except (OSError, RuntimeError, ValueError) as error:
             msg = f"{self.path}: HDF5 failed to close it after row {self._rows - 1}: {error}"
@@ -430,6 +423,12 @@ class RawWriter:
     def __repr__(self) -> str:
         state = "closed" if self._file is None else "open"
         return f"<RawWriter {str(self.path)!r}, {self._rows} rows, {state}>"
+
+
+def _attribute(group: h5py.Group, name: str) -> h5a.AttrID | None:
+    """Open an attribute, to be written in place: h5py would replace it."""
+    label = name.encode()
+    return h5a.open(group.id, label) if h5a.exists(group.id, label) else None
 
 
 def _write(

@@ -68,7 +68,7 @@ class Server:
 
 
 @contextmanager
-def serving(kind: str) -> Iterator[Server]:
+def serving(kind: str, preload: Path | None = None) -> Iterator[Server]:
     """Run a server for one kind of writer; it ends with all that it started."""
     command = [sys.executable, "-m", "tests.live.forked", kind]
     with subprocess.Popen(
@@ -76,7 +76,7 @@ def serving(kind: str) -> Iterator[Server]:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         cwd=ROOT,
-        env=environment(),
+        env=environment(preload),
     ) as process:
         try:
             yield Server(process)

@@ -13,12 +13,11 @@ from streamer.errors import NotReady
 from writer.layout import LayoutError
 
 from .forked import Server, serving
-from .writers import wrong_rows
+from .writers import KINDS, wrong_rows
 
 SEED = 20261122
-KILLS = 60
+KILLS, KILLS_BETWEEN_PAGES = 50, 25
 BATCHES = (1, 7, 100, 1000, 8000)
-KINDS = ("stock", "datasets", "file", "resize-first", "rawwriter")
 
 
 def _watch_until_killed(server: Server, path: Path, held: ExitStack, rng: random.Random):
@@ -71,18 +70,39 @@ def _one_kill(server: Server, path: Path, rng: random.Random) -> str:
         return "rows nobody had promised" if rows else "empty"
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_killed_writer_leaves_every_committed_row(kind: str, tmp_path: Path):
-    """After each kill -9, a fresh and a held reader agree on rows that are all right."""
+def _many_kills(kind: str, kills: int, folder: Path, preload: Path | None = None) -> Counter:
     rng = random.Random(f"{SEED} {kind}")
-    found = Counter()
-    with serving(kind) as server:
-        for kill in range(KILLS):
-            path = tmp_path / f"{kill}.h5"
+    found: Counter = Counter()
+    with serving(kind, preload) as server:
+        for kill in range(kills):
+            path = folder / f"{kill}.h5"
             try:
                 found[_one_kill(server, path, rng)] += 1
             except Exception as error:
                 error.add_note(f"{kind} writer, kill {kill} of seed {SEED}; the file: {path}")
                 raise
             path.unlink(missing_ok=True)
+    return found
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_killed_writer_leaves_every_committed_row(kind: str, tmp_path: Path):
+    """After each kill -9, a fresh and a held reader agree on rows that are all right."""
+    found = _many_kills(kind, KILLS, tmp_path)
     assert found["committed"] >= 0.7 * KILLS, found
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_writer_killed_in_the_middle_of_a_write(kind: str, pages: Path, tmp_path: Path):
+    """The same, where the kill falls between two pages of one write more often than not."""
+    found = _many_kills(kind, KILLS_BETWEEN_PAGES, tmp_path, pages)
+    assert found["committed"] >= 0.5 * KILLS_BETWEEN_PAGES, found
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("kind", KINDS)
+def test_many_killed_writers(kind: str, pages: Path, tmp_path: Path):
+    """The same, a thousand times for each kind of writer."""
+    _many_kills(kind, 500, tmp_path)
+    _many_kills(kind, 500, tmp_path, pages)

@@ -109,6 +109,17 @@ def test_two_readers_in_one_process_do_not_disturb_each_other(kind: str, tmp_pat
             Reading(last, writer, 100).to_the_end()
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_message_that_is_written_in_part_is_not_seen(kind: str, pages: Path, tmp_path: Path):
+    """A writer that stops between any two pages shows no message before all of it is there."""
+    path = tmp_path / "raw.h5"
+    with (
+        running(kind, path, batch=100, batches=60, size="mixed", preload=pages) as writer,
+        open_soon(path) as file,
+    ):
+        Reading(file, writer, 100).to_the_end()
+
+
 def test_reader_and_writer_in_one_process(tmp_path: Path):
     """RawFile and RawWriter share a process; the writer's close is a real one all the same."""
     path = tmp_path / "raw.h5"

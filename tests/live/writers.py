@@ -228,10 +228,11 @@ def write(
 # --------------------------------------------------------------- seen from the outside
 
 
-def environment() -> dict[str, str]:
+def environment(preload: Path | None = None) -> dict[str, str]:
     """Return the environment of a second process, HDF5's locking as it is by default."""
     inherited = {key: os.environ[key] for key in os.environ if key != "HDF5_USE_FILE_LOCKING"}
-    return inherited | {"OPENBLAS_NUM_THREADS": "1"}
+    loaded = {"LD_PRELOAD": str(preload)} if preload else {}
+    return inherited | {"OPENBLAS_NUM_THREADS": "1"} | loaded
 
 
 class Lines:
@@ -319,6 +320,7 @@ def running(
     pause: float = 0.0,
     size: str = "plain",
     first: int = 0,
+    preload: Path | None = None,
 ) -> Iterator[Writer]:
     """Run a writer in a second process, and see to it that it ends, and ends well."""
     options = {
@@ -333,7 +335,11 @@ def running(
     with (
         TemporaryFile() as complaints,
         subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=complaints, cwd=ROOT, env=environment()
+            command,
+            stdout=subprocess.PIPE,
+            stderr=complaints,
+            cwd=ROOT,
+            env=environment(preload),
         ) as process,
     ):
         writer = Writer(process, first, first + batch * batches)

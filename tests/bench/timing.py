@@ -1,0 +1,31 @@
+"""Time works against each other: in turn, so that a noisy machine is noisy for all of them."""
+
+import gc
+import time
+from collections.abc import Callable
+from statistics import median
+
+
+def medians(works: dict[str, Callable[[], object]], rounds: int = 7) -> dict[str, float]:
+    """Return the median seconds of each work, after one round that does not count."""
+    seconds: dict[str, list[float]] = {name: [] for name in works}
+    for number in range(rounds + 1):
+        for name, work in works.items():
+            gc.collect()
+            start = time.perf_counter()
+            work()
+            if number:
+                seconds[name].append(time.perf_counter() - start)
+    return {name: median(found) for name, found in seconds.items()}
+
+
+def table(title: str, rows: list[tuple[str, str, float, float, float]]) -> None:
+    """Print rows of: work, unit, stock, ours, floor of the ratio."""
+    print(f"\n{title}")
+    print(f"{'work':46} {'stock':>12} {'ours':>12} {'ratio':>7} {'floor':>6}")
+    for work, unit, stock, ours, floor in rows:
+        ratio = ours / stock
+        verdict = "" if ratio >= floor else "  MISSED"
+        print(
+            f"{work:46} {stock:>12,.0f} {ours:>12,.0f} {ratio:>6.1f}x {floor:>5.1f}x{verdict} {unit}"
+        )
