@@ -13,13 +13,25 @@ from streamer.errors import (
     StreamError,
     WriterStalled,
 )
+from streamer.follow import Batches, Follower, follow
+from streamer.position import Position
+from streamer.progress import Lag, Stats
 from streamer.rawfile import RawFile
 from streamer.rawhdf5format import from_rawfile, len_rawfile
+from streamer.tail import Tail, tail
 from writer.version import __version__
 
 __all__ = [
+    "follow",
+    "tail",
+    "Follower",
+    "Tail",
     "Batch",
+    "Batches",
+    "Lag",
     "Message",
+    "Position",
+    "Stats",
     "RawFile",
     "from_rawfile",
     "len_rawfile",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -24,6 +25,9 @@ class Message(NamedTuple):
     #: PACMAN card that it came from.
     io_group: int
     data: bytes
+
+
+_as_message: Callable[[tuple[int, int, bytes]], Message] = partial(tuple.__new__, Message)
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,8 +70,9 @@ class Batch:
         return len(self.rows)
 
     def __iter__(self) -> Iterator[Message]:
-        # One map over C loops: what `async for` over single messages costs is decided here.
-        return map(Message, self.rows.tolist(), self.io_groups.tolist(), self.tolist())
+        # Not Message(...), which costs three times as much: it is a function in Python.
+        columns = zip(self.rows.tolist(), self.io_groups.tolist(), self.tolist(), strict=True)
+        return map(_as_message, columns)
 
     def __getitem__(self, index: int) -> Message:
         index = operator.index(index)

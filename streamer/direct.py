@@ -21,17 +21,27 @@ from streamer.heap import REFERENCE, Marks, Payloads, gather
 from writer.layout import IO_GROUPS, MSG_HEADERS, MSGS
 from writer.superblock import Superblock
 
-__all__ = ["DirectRows", "Loaded", "TornChunk"]
+__all__ = ["BLANK", "DirectRows", "Loaded", "TornChunk", "narrowed"]
 
 
 class Loaded(NamedTuple):
     """The rows that are there, from the beginning of a range."""
 
-    #: (N,) message headers of the whole range; those behind the payloads mean nothing.
-    headers: NDArray[Any]
+    #: (K,) i8: the rows, without those that are not wanted.
+    rows: NDArray[np.int64]
+    #: (K,) u1
+    io_groups: NDArray[np.uint8]
+    #: The messages of these rows.
     payloads: Payloads
-    #: Whether they end at a row that is empty in the file, as HDF5 shows rows to come.
-    blank: bool
+    #: The row before which all have been gone through.
+    stop: int
+    #: What is wrong with that row; None if it is the end of the range, or of what was to
+    #: be read at a time.
+    cause: str | None
+
+
+#: Why a row is not there that looks as HDF5 shows rows that are not written yet.
+BLANK = "empty or of io_group 0, as HDF5 shows rows that are not written yet"
 
 
 class TornChunk(Exception):
@@ -116,6 +126,25 @@ _UNDO: dict[int, Callable[[bytes, int], bytes]] = {
 }
 
 
+def narrowed(
+    start: int,
+    io_groups: NDArray[np.uint8],
+    payloads: Payloads,
+    cause: str | None,
+    wanted: NDArray[np.bool_] | None,
+) -> Loaded:
+    """Put together what was read from a row on, without what is not wanted."""
+    count = len(payloads.starts)
+    rows = np.arange(start, start + count)
+    io_groups = io_groups[:count]
+    cause = payloads.cause or cause
+    if wanted is None:
+        return Loaded(rows, io_groups, payloads, start + count, cause)
+    chosen = wanted[io_groups]
+    payloads = payloads._replace(starts=payloads.starts[chosen], lengths=payloads.lengths[chosen])
+    return Loaded(rows[chosen], io_groups[chosen], payloads, start + count, cause)
+
+
 class DirectRows:
     """The rows of one open raw file.
 
@@ -143,6 +172,8 @@ class DirectRows:
         """Tell whether a file is the plain case for which this way is made."""
         if superblock.version < 3 or superblock.base or superblock.offset_size != 8:
             return False
+        if file[MSG_HEADERS].dtype.hasobject:
+            return False
         for name in (MSGS, MSG_HEADERS):
             plan = file[name].id.get_create_plist()
             if plan.get_layout() != h5d.CHUNKED:
@@ -159,7 +190,14 @@ class DirectRows:
         """Read message headers."""
         return self._headers.read(start, stop)
 
-    def load(self, start: int, stop: int, final_below: int) -> Loaded:
+    def load(
+        self,
+        start: int,
+        stop: int,
+        final_below: int,
+        wanted: NDArray[np.bool_] | None,
+        max_bytes: int,
+    ) -> Loaded:
         """Read rows, up to the first that is not there.
 
         Parameters
@@ -168,6 +206,10 @@ class DirectRows:
             The rows ``[start, stop)``, below the announced length.
         final_below
             Rows below this one are on disk as they will stay, also if they look blank.
+        wanted
+            (256,) bool: the io_groups to read; None for all.
+        max_bytes
+            To read messages of so many bytes at the most, but of one row at least.
 
         Returns
         -------
@@ -175,14 +217,19 @@ class DirectRows:
             The rows that are there.
         """
         refs = self._msgs.read(start, stop)
-        headers = self._headers.read(start, stop)
-        blank = (refs["address"] == 0) | (headers[IO_GROUPS] == 0)
+        io_groups = self._headers.read(start, stop)[IO_GROUPS]
+        blank = (refs["address"] == 0) | (io_groups == 0)
         final = max(0, final_below - start)
         blank[:final] = False
-        end = int(np.argmax(blank)) if blank.any() else len(refs)
+        end, cause = len(refs), None
+        if blank.any():
+            end, cause = int(np.argmax(blank)), BLANK
+        taken = np.cumsum(refs["length"][:end], dtype=np.int64)
+        if end and taken[-1] > max_bytes:
+            end, cause = max(1, int(np.searchsorted(taken, max_bytes, "right"))), None
         size = os.fstat(self._fd).st_size
         payloads = gather(refs[:end], self._read_into, size, self._marks, final=final)
-        return Loaded(headers, payloads, blank=payloads.cause is None and end < len(refs))
+        return narrowed(start, io_groups, payloads, cause, wanted)
 
     def _read_into(self, offset: int, view: memoryview) -> int:
         done = 0

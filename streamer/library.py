@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from streamer.direct import Loaded
+from streamer.direct import BLANK, Loaded, narrowed
 from streamer.handle import open_unlocked
 from streamer.heap import Payloads
 from writer.layout import IO_GROUPS, MSG_HEADERS, MSGS, Meta
@@ -72,19 +72,31 @@ class LibraryRows:
             headers: NDArray[Any] = file[MSG_HEADERS][start:stop]
             return headers
 
-    def load(self, start: int, stop: int, final_below: int) -> Loaded:
+    def load(
+        self,
+        start: int,
+        stop: int,
+        final_below: int,
+        wanted: NDArray[np.bool_] | None,
+        max_bytes: int,
+    ) -> Loaded:
         """Read rows, up to the first that is not there; as :meth:`DirectRows.load`."""
         with self._opened() as file:
             msgs = file[MSGS][start:stop]
-            headers = file[MSG_HEADERS][start:stop]
+            io_groups = file[MSG_HEADERS][start:stop][IO_GROUPS]
         lengths = np.fromiter(map(len, msgs), np.int64, len(msgs))
-        blank = (lengths == 0) | (headers[IO_GROUPS] == 0)
+        blank = (lengths == 0) | (io_groups == 0)
         blank[: max(0, final_below - start)] = False
-        end = int(np.argmax(blank)) if blank.any() else len(msgs)
+        end, cause = len(msgs), None
+        if blank.any():
+            end, cause = int(np.argmax(blank)), BLANK
+        taken = np.cumsum(lengths[:end])
+        if end and taken[-1] > max_bytes:
+            end, cause = max(1, int(np.searchsorted(taken, max_bytes, "right"))), None
         lengths = lengths[:end]
         buffer = np.concatenate([np.empty(0, np.uint8), *msgs[:end]])
-        starts = np.cumsum(lengths) - lengths
-        return Loaded(headers, Payloads(buffer, starts, lengths, None), blank=end < len(msgs))
+        payloads = Payloads(buffer, np.cumsum(lengths) - lengths, lengths, None)
+        return narrowed(start, io_groups, payloads, cause, wanted)
 
     def close(self, *, spoilt: bool = False) -> None:
         """Close the descriptor; nothing else is held, nor spoilt."""

@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 import os
+import struct
 import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from streamer.batch import Batch
 from streamer.direct import DirectRows, Loaded
-from streamer.errors import FileReplaced, NotReady, RowsOutOfRange, RowUnreadable
+from streamer.errors import (
+    FileReplaced,
+    NotReady,
+    RowsOutOfRange,
+    RowUnreadable,
+    StreamError,
+)
 from streamer.library import LibraryRows
 from streamer.opening import TRANSIENT, open_descriptor, open_rows, read_meta_anew
 from streamer.retry import Patience
-from writer.layout import IO_GROUPS, WRITING, Meta
+from writer.layout import WRITING, Meta
 from writer.lock import is_locked
 from writer.superblock import read_superblock
 
-__all__ = ["RawFile"]
+__all__ = ["RawFile", "Some"]
 
 _READING = Patience(attempts=100, seconds=2.0)
 # Rows looked at together at the end of a file, to find the last that is written.
@@ -33,7 +40,21 @@ _OLD_FORMAT_SECONDS = 10.0
 # A writer that lives does not leave its datasets unequal for so long.
 _STILL_SECONDS = 1.0
 
+_ALL_BYTES = 2**62
+# Where the attributes of a raw file are: they are the first that is written.
+_HEAD_BYTES = 64 * 1024
+
 Result = TypeVar("Result")
+
+
+class Some(NamedTuple):
+    """As many rows as could be read."""
+
+    batch: Batch
+    #: The row before which all have been gone through.
+    stop: int
+    #: What is wrong with that row; None if nothing is.
+    cause: str | None
 
 
 class RawFile:
@@ -82,15 +103,20 @@ class RawFile:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self._lengths = (0, 0)
+        self._finished_seen: tuple[int, ...] = ()
+        self._created = 0.0
+        self._stamp = 0
         self._announced = 0
         self._committed = 0
         self._counted = True
         self._final_below = 0
         self._doubted: int | None = None
-        self._fd = open_descriptor(self.path)
         self._rows: DirectRows | LibraryRows | None = None
+        self._fd = open_descriptor(self.path)
         try:
             self._rows = open_rows(self._fd, self.path)
+            self._created = self._rows.meta.created
+            self._find_stamp()
             self.refresh()
         except BaseException:
             self.close()
@@ -113,6 +139,51 @@ class RawFile:
             self._committed = self._count()
             self._counted = True
         return self._committed
+
+    @property
+    def created(self) -> float:
+        """Unix time in seconds at which the file was made."""
+        return self._created
+
+    @property
+    def run_id(self) -> str | None:
+        """UUID of the run, if the file was made by a writer of this project."""
+        return self._source.meta.run_id
+
+    @property
+    def finished(self) -> bool:
+        """Whether the writer has ended the run, and no row has come since.
+
+        Only a :class:`writer.RawWriter` says so; of other writers one cannot know.
+        """
+        # A file in which the mark was not made at its creation will never have it.
+        if self._source.meta.finished is None:
+            return False
+        superblock = read_superblock(self._fd)
+        if superblock is None or not superblock.closed:
+            return False
+        status = os.fstat(self._fd)
+        seen = (status.st_mtime_ns, status.st_size, *self._lengths)
+        # The clock of a file system is coarse: a file that was just written may be written
+        # again with the same time.
+        if seen == self._finished_seen and time.time() - status.st_mtime > _STILL_SECONDS:
+            return False
+        self._finished_seen = seen
+        return self.meta.finished == min(self._lengths)
+
+    @property
+    def orphaned(self) -> str | None:
+        """What has become of the file's name, if it is no longer this file's."""
+        try:
+            now = self.path.stat()
+        except FileNotFoundError:
+            return "was deleted, or given another name"
+        except OSError:  # a folder that is not accessible at present
+            return None
+        own = os.fstat(self._fd)
+        if (now.st_dev, now.st_ino) == (own.st_dev, own.st_ino):
+            return None
+        return "another file has this name now"
 
     @property
     def lengths(self) -> tuple[int, int]:
@@ -141,7 +212,7 @@ class RawFile:
         Raises
         ------
         FileReplaced
-            If there are fewer rows than before: the file was started again.
+            If the file was started again in its place, or has fewer rows than before.
         NotReady
             If HDF5 cannot read the file at present.
         """
@@ -161,6 +232,7 @@ class RawFile:
         FileReplaced, NotReady
             As :meth:`refresh`.
         """
+        self._check_same()
         self._lengths = self._retrying(lambda: self._source.refresh())
         announced = min(self._lengths)
         if announced < self._announced:
@@ -245,30 +317,77 @@ class RawFile:
         cause : str or None
             What is wrong with the next one; None if none is missing.
         """
-        loaded = self._load(start, stop)
-        missing = start + len(loaded.payloads.starts)
-        if missing < stop and self._settle(missing):
-            loaded = self._load(start, stop)
-        headers, payloads, blank = loaded
-        count = len(payloads.starts)
-        batch = Batch(
-            np.arange(start, start + count),
-            headers[IO_GROUPS][:count],
-            payloads.buffer,
-            payloads.starts,
-            payloads.lengths,
-        )
-        if blank:
-            return batch, "empty or of io_group 0, as HDF5 shows rows that are not written yet"
-        return batch, payloads.cause
+        found = self.read_some(start, stop, _ALL_BYTES)
+        return found.batch, found.cause
 
-    def _load(self, start: int, stop: int) -> Loaded:
-        return self._retrying(lambda: self._source.load(start, stop, self._final_below))
+    def read_some(
+        self,
+        start: int,
+        stop: int,
+        max_bytes: int,
+        wanted: NDArray[np.bool_] | None = None,
+    ) -> Some:
+        """Read rows, as many as fit and up to the first that is not there yet.
+
+        Parameters
+        ----------
+        start, stop
+            The rows ``[start, stop)``, all announced by :meth:`look`.
+        max_bytes
+            Bytes of messages to read at the most; one row is always read.
+        wanted
+            (256,) bool: the io_groups to read; None for all.
+
+        Returns
+        -------
+        Some
+            The rows, and how far they go.
+        """
+        loaded = self._load(start, stop, wanted, max_bytes)
+        if loaded.cause is not None and self._settle(loaded.stop):
+            loaded = self._load(start, stop, wanted, max_bytes)
+        payloads = loaded.payloads
+        batch = Batch(
+            loaded.rows, loaded.io_groups, payloads.buffer, payloads.starts, payloads.lengths
+        )
+        return Some(batch, loaded.stop, loaded.cause)
+
+    def is_final(self, row: int) -> bool:
+        """Tell whether a row is known to be on disk as it will stay."""
+        return row < self._final_below
+
+    def _load(
+        self, start: int, stop: int, wanted: NDArray[np.bool_] | None, max_bytes: int
+    ) -> Loaded:
+        return self._retrying(
+            lambda: self._source.load(start, stop, self._final_below, wanted, max_bytes)
+        )
 
     def _check_range(self, start: int, stop: int) -> None:
         if not 0 <= start <= stop <= self._announced:
             msg = f"{self.path}: rows {start} to {stop} asked for, it has {len(self)}"
             raise RowsOutOfRange(msg)
+
+    def _check_same(self) -> None:
+        """Raise if the file was started again in the same place, as mode "w" does.
+
+        HDF5 does not notice. But the time at which the file was made stands in it, as the
+        eight bytes of an attribute, and at another time other bytes stand there.
+        """
+        if self._stamp and os.pread(self._fd, 8, self._stamp) == struct.pack("<d", self._created):
+            return
+        meta = read_meta_anew(self._fd, self.path)
+        if meta is None:
+            return  # unreadable, like all the rest: the next look will tell
+        if meta.created != self._created:
+            msg = f"{self.path}: was started again at {meta.created}. Open it anew"
+            raise FileReplaced(msg)
+        # Writers that change an attribute may move the others.
+        self._find_stamp()
+
+    def _find_stamp(self) -> None:
+        head = os.pread(self._fd, _HEAD_BYTES, 0)
+        self._stamp = max(0, head.find(struct.pack("<d", self._created)))
 
     # What is final
 
@@ -315,8 +434,9 @@ class RawFile:
 
     def _any_written(self, start: int, stop: int) -> bool:
         """Tell whether any of these rows is neither empty nor of io_group 0."""
+        source = self._source
         return any(
-            len(self._retrying(partial(self._source.load, row, row + 1, 0)).payloads.starts)
+            self._retrying(partial(source.load, row, row + 1, 0, None, _ALL_BYTES)).stop > row
             for row in range(start, stop)
         )
 
@@ -335,9 +455,11 @@ class RawFile:
 
     @property
     def _source(self) -> DirectRows | LibraryRows:
-        if self._rows is None:
+        if self._fd < 0:
             msg = f"{self.path}: this RawFile is closed"
-            raise NotReady(msg)
+            raise StreamError(msg)
+        if self._rows is None:  # it could not be opened again when it was last tried
+            self._rows = open_rows(self._fd, self.path)
         return self._rows
 
     def _retrying(self, call: Callable[[], Result]) -> Result:
@@ -362,6 +484,10 @@ class RawFile:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+    def __del__(self) -> None:
+        if "_fd" in self.__dict__:  # it was opened
+            self.close()
 
     def __enter__(self) -> Self:
         return self

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -210,5 +211,15 @@ def test_block_that_does_not_end_is_ended(tmp_path: Path):
     with pytest.raises(pytest.fail.Exception, match=r"not done after 1 s\n\d+") as caught:
         run_block(Block(1, source), tmp_path, seconds=1)
     child = int(str(caught.value).split()[-1])
-    state = Path(f"/proc/{child}/stat")
-    assert not state.exists() or state.read_text().rpartition(")")[2].split()[0] in "ZX"
+    deadline = time.monotonic() + 10
+    while lives(child):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def lives(process: int) -> bool:
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state not in "ZX"

@@ -204,7 +204,7 @@ def test_growing_file_gives_every_message_in_whatever_steps(data):
 @SLOW
 @given(st.data())
 def test_any_ranges_in_any_order_give_what_a_slow_reader_finds(data):
-    """Ranges back and forth, with marks of other ranges, equal a search through each collection."""
+    """Ranges back and forth, with marks of others, equal a search through each collection."""
     _, refs, datas, stages = data.draw(histories())
     image = stages[-1][1]
     assert slowly(image, refs) == datas

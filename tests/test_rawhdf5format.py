@@ -28,6 +28,7 @@ from streamer.rawhdf5format import (
 )
 from streamer.retry import Patience
 from writer import BadBatch, IncompatibleVersion, LengthMismatch, RawWriter, UnknownField
+from writer.layout import PAUSED
 
 ROOT = Path(__file__).parents[1]
 MSGS = [b"first", b"the second", b"", b"x" * 1000, b"last"]
@@ -491,6 +492,17 @@ def test_every_call_updates_modified(raw: Path, msgs: list[bytes] | None):
     assert found["msgs"] == MSGS + (msgs or [])
 
 
+def test_run_is_not_over_after_a_call(path: Path):
+    """The next call may follow: the file never says that the run has ended, even if it had."""
+    to_rawfile(path, [b"one"])
+    assert attribute(path, "finished") == PAUSED
+    with RawWriter(path) as out:
+        out.append([b"two"])
+    assert attribute(path, "finished") == 2
+    to_rawfile(path, [b"three"])
+    assert attribute(path, "finished") == PAUSED
+
+
 @pytest.mark.parametrize("headers", [None, {}], ids=["none", "empty"])
 def test_headers_left_out_are_zeros(path: Path, headers: dict | None):
     """Without any header fields, all of them are 0."""
@@ -807,7 +819,7 @@ def test_absent_file_is_an_error_at_once(path: Path, function):
         begun = time.perf_counter()
         with pytest.raises(FileNotFoundError, match=r"raw\.h5"):
             function(path, attempts=attempts)
-        assert time.perf_counter() - begun < 0.1
+        assert time.perf_counter() - begun < 0.5
     assert not path.exists()
 
 
@@ -1037,7 +1049,7 @@ def test_fault_2_files_being_made_are_waited_for(raw: Path, tmp_path: Path, stoc
         ):
             function(coming)
         assert len(warned) == tries
-        assert time.monotonic() - begun < 0.3
+        assert time.monotonic() - begun < 1
     for function in (from_rawfile, len_rawfile):
         coming.write_bytes(b"")
         timer = threading.Timer(0.3, shutil.copyfile, (raw, coming))

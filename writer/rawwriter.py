@@ -151,6 +151,9 @@ class RawWriter:
             found, found_io = read_versions(layout.meta, self.path)
             check_compatible("version", found, version or latest_version, self.path)
             check_compatible("io_version", found_io, io_version, self.path)
+            if layout.msg_headers.dtype.hasobject:
+                msg = "message headers of variable length cannot be continued"
+                raise ValueError(msg)
             self._rows = self._drop_uncommitted(layout)
             file.swmr_mode = True
             self._msgs: h5d.DatasetID = layout.msgs.id

@@ -1,0 +1,82 @@
+"""Position: where a reader is in a file, in a form that outlives it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+from streamer.batch import Message
+
+__all__ = ["Position", "anchor_of"]
+
+
+def anchor_of(message: Message) -> str:
+    """Return a digest of a message and its io_group, to know it again by.
+
+    Examples
+    --------
+    >>> anchor_of(Message(row=0, io_group=1, data=b"first"))
+    '8837156e5b839ae4'
+    """
+    content = bytes([message.io_group]) + message.data
+    return hashlib.blake2b(content, digest_size=8).hexdigest()
+
+
+@dataclass(frozen=True)
+class Position:
+    """A row of one certain file.
+
+    Parameters
+    ----------
+    row
+        The next row to read.
+    created
+        When the file says that it was made, in Unix seconds; None if it has not been read.
+    run_id
+        The file's run id, if its writer is of this project.
+    anchor_row, anchor
+        A row that has been delivered, and the digest of its message; None if none has.
+
+    Notes
+    -----
+    A position is never applied to another file: whoever starts from one compares what it
+    says of the file first, the message of the anchor included.
+
+    Examples
+    --------
+    >>> position = Position(row=5, created=1.7e9)
+    >>> Position.from_json(position.to_json()) == position
+    True
+    """
+
+    row: int
+    created: float | None = None
+    run_id: str | None = None
+    anchor_row: int | None = None
+    anchor: str | None = None
+
+    def to_json(self) -> str:
+        """Return the position as a line of JSON."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Self:
+        """Return the position that :meth:`to_json` wrote.
+
+        Raises
+        ------
+        ValueError
+            If the text is something else.
+        """
+        try:
+            fields: dict[str, Any] = json.loads(text)
+            row = fields["row"]
+            if type(row) is not int or row < 0:
+                msg = f"row {row!r}"
+                raise ValueError(msg)
+            return cls(**fields)
+        except (KeyError, TypeError, ValueError) as error:
+            msg = f"not a position: {error}"
+            raise ValueError(msg) from error

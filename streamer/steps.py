@@ -1,0 +1,313 @@
+"""One step of following a file: a pure function of the position, for whichever loop drives it.
+
+Nothing here waits for the file to grow. Whoever drives the steps, :class:`streamer.Follower`
+or :func:`streamer.tail`, waits between them.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Collection
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from streamer.batch import Batch
+from streamer.errors import FileReplaced, NotReady, RowUnreadable, StreamError
+from streamer.position import Position, anchor_of
+from streamer.rawfile import RawFile
+from writer.pacman import HEADER
+
+__all__ = ["DEFAULT_BATCH_BYTES", "Facts", "Step", "Steps", "header_seconds"]
+
+#: What is held in memory at the most, in bytes of messages.
+DEFAULT_BATCH_BYTES = 16 * 1024 * 1024
+
+logger = logging.getLogger("streamer.follow")
+
+# So long may a row be announced and not readable, and so often is it tried.
+_UNREADABLE_SECONDS, _UNREADABLE_LOOKS = 10.0, 20
+# Looking for the newest message's time costs as much as reading some rows.
+_NEWEST_SECONDS = 0.25
+# At 8 words a message about 1 MB: this fits the processor's cache, and is a millisecond's work.
+_STEP_ROWS = 8192
+# A writer that has lost its file to another name is given so long for its last rows.
+_DRAIN_SECONDS = 1.0
+
+
+class Facts(NamedTuple):
+    """What a step found out about the file."""
+
+    #: Rows that both datasets announce.
+    announced: int
+    created: float
+    run_id: str | None
+    #: Unix seconds in the PACMAN header of the newest row; None if it has not been looked up.
+    newest_seconds: int | None
+
+
+class Step(NamedTuple):
+    """What a step gives."""
+
+    #: The row to go on from; None as long as there is no file.
+    row: int | None
+    #: The rows that were read, without those that are filtered out; None if there were none.
+    batch: Batch | None = None
+    #: How many rows were read, those that are filtered out included.
+    read: int = 0
+    #: Why no more rows will come: `finished`, `end` or `row`; None if they may.
+    outcome: str | None = None
+    #: Why there were none, if something is not as it should be.
+    trouble: str | None = None
+    #: Whether this was a try to read rows that are announced.
+    retried: bool = False
+    facts: Facts | None = None
+
+
+class _Missing(NamedTuple):
+    """A row that is announced and cannot be read, since when and how often tried."""
+
+    row: int
+    since: float
+    looks: int
+
+
+class Steps:
+    """The steps of following one file. Any thread may call; one is let in at a time.
+
+    Parameters
+    ----------
+    path, start, until, io_groups, max_batch_bytes
+        As in :func:`streamer.follow`.
+
+    Raises
+    ------
+    ValueError
+        If one makes no sense.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        start: str | int | Position,
+        until: str | int,
+        io_groups: Collection[int] | None,
+        max_batch_bytes: int,
+    ) -> None:
+        if isinstance(start, str) and start not in ("beginning", "end"):
+            msg = f"start is {start!r}, not 'beginning', 'end', a row or a Position"
+            raise ValueError(msg)
+        if until not in ("finished", "end") and (isinstance(until, str) or until < 0):
+            msg = f"until is {until!r}, not 'finished', 'end' or a row"
+            raise ValueError(msg)
+        if io_groups is not None and not (io_groups and {*io_groups} <= {*range(256)}):
+            msg = f"io_groups is {io_groups!r}, not some numbers from 0 to 255"
+            raise ValueError(msg)
+        if max_batch_bytes <= 0:
+            msg = f"max_batch_bytes is {max_batch_bytes}, not a positive number"
+            raise ValueError(msg)
+        self.path = path
+        self._start = start
+        self._until = until
+        self._wanted = None
+        if io_groups is not None:
+            self._wanted = np.zeros(256, bool)
+            self._wanted[list(io_groups)] = True
+        self._max_bytes = max_batch_bytes
+        # The lock makes a step that was abandoned, because its caller was cancelled, and
+        # the next one follow each other. All below belongs to who holds it, and says only
+        # what was found out: whether a step was delivered makes no difference to it.
+        self._lock = threading.Lock()
+        self._closed = False
+        self._raw: RawFile | None = None
+        self._warned = False
+        self._absent = False
+        self._first: int | None = None
+        self._stop: int | None = None
+        self._missing: _Missing | None = None
+        self._orphaned: float | None = None
+        self._newest_due = 0.0
+        self._last_seconds: int | None = None
+
+    def step(self, row: int | None) -> Step:
+        """Look for rows from a position on, and read them.
+
+        Parameters
+        ----------
+        row
+            Where to go on; None before the first step that found the file.
+
+        Returns
+        -------
+        Step
+            Rows, or none; and where to go on.
+
+        Raises
+        ------
+        FileReplaced
+            If the name is another file's now, and all rows of the old one have been given.
+        RowUnreadable
+            If the next row stays unreadable.
+        LayoutError
+            If the file is something else.
+        StreamError
+            If the steps have been closed.
+        """
+        with self._lock:
+            if self._closed:
+                msg = f"{self.path}: this follower is closed"
+                raise StreamError(msg)
+            try:
+                raw = self._opened()
+                announced = raw.look()
+            except NotReady as error:
+                return self._not_ready(row, error)
+            if row is None:
+                row = self._begin(raw)
+            stop = announced if self._stop is None else min(announced, self._stop)
+            if row < stop:
+                return self._read(raw, row, stop)
+            return self._idle(raw, row)
+
+    def _opened(self) -> RawFile:
+        if self._raw is None:
+            self._raw = RawFile(self.path)
+        return self._raw
+
+    def _not_ready(self, row: int | None, error: NotReady) -> Step:
+        if self._raw is None and not self.path.exists():
+            self._absent = True
+        if not self._warned:
+            self._warned = True
+            logger.warning("%s; waiting for it", error)
+        return Step(row, trouble=str(error))
+
+    def _begin(self, raw: RawFile) -> int:
+        """Find the first row. Once for all: a step that is repeated gives the same."""
+        if self._first is None:
+            now = len(raw)
+            if isinstance(self._start, Position):
+                first = self._resume(raw, self._start)
+            elif self._start == "beginning":
+                first = 0
+            elif self._start == "end":
+                # Of a file that has come since it was asked for, all rows are new.
+                first = 0 if self._absent else now
+            else:
+                first = int(self._start)
+                if first < 0:
+                    first = max(0, now + first)
+            if self._until != "finished":
+                self._stop = now if self._until == "end" else int(self._until)
+            self._first = first
+        return self._first
+
+    def _resume(self, raw: RawFile, position: Position) -> int:
+        """Make sure that a position is one of this very file."""
+        meta = raw.meta
+        reason = None
+        if position.created is not None and position.created != meta.created:
+            reason = f"made at {meta.created}, and the position's file at {position.created}"
+        elif position.run_id is not None and position.run_id != meta.run_id:
+            reason = f"of run {meta.run_id}, and the position of run {position.run_id}"
+        elif position.row > len(raw):
+            reason = f"has {len(raw)} rows, and the position is row {position.row}"
+        elif position.anchor_row is not None:
+            anchor = raw.read(position.anchor_row, position.anchor_row + 1)[0]
+            if anchor_of(anchor) != position.anchor:
+                reason = f"has another message in row {position.anchor_row}"
+        if reason is not None:
+            msg = f"{self.path}: not the file that the position is of: it is {reason}"
+            raise FileReplaced(msg)
+        return position.row
+
+    def _read(self, raw: RawFile, row: int, stop: int) -> Step:
+        # Few enough rows for the processor's cache, and for a memory that is bounded.
+        found = raw.read_some(row, min(stop, row + _STEP_ROWS), self._max_bytes, self._wanted)
+        read = found.stop - row
+        if not read:
+            return self._unreadable(raw, row, str(found.cause))
+        self._missing = None
+        self._orphaned = None
+        batch = found.batch if len(found.batch) else None
+        outcome = self._stopped(found.stop)
+        return Step(found.stop, batch, read, outcome, facts=self._facts(raw, found.stop, batch))
+
+    def _stopped(self, row: int) -> str | None:
+        if self._stop is None or row < self._stop:
+            return None
+        return "end" if self._until == "end" else "row"
+
+    def _unreadable(self, raw: RawFile, row: int, cause: str) -> Step:
+        """Give up on a row that stays as it is; otherwise it is tried again."""
+        now = time.monotonic()
+        if self._missing is None or self._missing.row != row:
+            self._missing = _Missing(row, now, 0)
+        self._missing = self._missing._replace(looks=self._missing.looks + 1)
+        waited = now - self._missing.since
+        if raw.is_final(row) or (
+            waited > _UNREADABLE_SECONDS and self._missing.looks > _UNREADABLE_LOOKS
+        ):
+            raise RowUnreadable(self.path, row, cause)
+        return Step(row, trouble=cause, retried=True, facts=self._facts(raw, row, None))
+
+    def _idle(self, raw: RawFile, row: int) -> Step:
+        """Find out whether there will be more."""
+        outcome = self._stopped(row)
+        if outcome is None and row >= min(raw.lengths) and raw.finished:
+            outcome = "finished"
+        if outcome is None:
+            self._check_name(raw)
+        return Step(row, outcome=outcome, facts=self._facts(raw, row, None))
+
+    def _check_name(self, raw: RawFile) -> None:
+        """Raise if the name is another file's, and the old one has nothing more to give."""
+        reason = raw.orphaned
+        if reason is None:
+            self._orphaned = None
+            return
+        now = time.monotonic()
+        if self._orphaned is None:
+            self._orphaned = now
+        # Its writer may still have rows for it, under another name or none.
+        elif raw.still and now - self._orphaned > _DRAIN_SECONDS:
+            msg = f"{self.path}: {reason}, and all rows of the file that was followed were given"
+            raise FileReplaced(msg)
+
+    def _facts(self, raw: RawFile, row: int, batch: Batch | None) -> Facts:
+        announced = min(raw.lengths)
+        newest = None
+        if row >= announced:
+            newest = self._last_seconds if batch is None else header_seconds(batch[-1].data)
+        elif time.monotonic() > self._newest_due:
+            self._newest_due = time.monotonic() + _NEWEST_SECONDS
+            last = raw.read_available(announced - 1, announced)[0]
+            newest = header_seconds(last[0].data) if len(last) else None
+        if newest is not None:
+            self._last_seconds = newest
+        return Facts(announced, raw.created, raw.run_id, self._last_seconds)
+
+    def close(self) -> None:
+        """Close the file. Waits for a step that is under way. Idempotent."""
+        with self._lock:
+            self._closed = True
+            raw, self._raw = self._raw, None
+            if raw is not None:
+                raw.close()
+
+
+def header_seconds(data: bytes) -> int | None:
+    """Return the Unix seconds in the header of a PACMAN message, if it has any.
+
+    Examples
+    --------
+    >>> header_seconds(b"D" + (1_700_000_000).to_bytes(4, "little") + bytes(3))
+    1700000000
+    """
+    if len(data) < HEADER.itemsize:
+        return None
+    return int(np.frombuffer(data, HEADER, count=1)["seconds"][0]) or None

@@ -1,0 +1,172 @@
+"""tail(): the synchronous twin of follow(), without an event loop."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from streamer.batch import Batch, Message
+from streamer.following import Following
+from streamer.position import Position
+from streamer.steps import DEFAULT_BATCH_BYTES, Steps
+from streamer.wake import Hints
+
+__all__ = ["Tail", "tail"]
+
+
+def tail(
+    source: str | os.PathLike[str],
+    *,
+    start: str | int | Position = "beginning",
+    until: str | int = "finished",
+    io_groups: Collection[int] | None = None,
+    idle_timeout: float | None = None,
+    poll: float = 0.05,
+    max_batch_bytes: int = DEFAULT_BATCH_BYTES,
+    hints: bool = True,
+) -> Tail:
+    """Follow a raw file without an event loop; as :func:`streamer.follow` in all else.
+
+    Parameters
+    ----------
+    source, start, until, io_groups, idle_timeout, poll, max_batch_bytes, hints
+        As in :func:`streamer.follow`.
+
+    Returns
+    -------
+    Tail
+        To be iterated with ``for``, over messages or over batches.
+
+    Raises
+    ------
+    ValueError
+        If an argument makes no sense.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from writer import RawWriter
+    >>> path = Path(tempfile.mkdtemp()) / "raw.h5"
+    >>> with RawWriter(path) as out:
+    ...     rows = out.append([b"first", b"second", b"third"], io_groups=[1, 2, 1])
+    >>> for message in tail(path, start=-2, until="end"):
+    ...     print(message)
+    Message(row=1, io_group=2, data=b'second')
+    Message(row=2, io_group=1, data=b'third')
+    """
+    steps = Steps(
+        Path(source),
+        start=start,
+        until=until,
+        io_groups=io_groups,
+        max_batch_bytes=max_batch_bytes,
+    )
+    return Tail(steps, idle_timeout=idle_timeout, poll=poll, hints=hints)
+
+
+class Tail(Following):
+    """What :func:`tail` returns: an iterator over the messages of a file.
+
+    Not to be made by hand, nor used by two threads at once. Best used in ``with``.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from writer import RawWriter
+    >>> path = Path(tempfile.mkdtemp()) / "raw.h5"
+    >>> with RawWriter(path) as out:
+    ...     rows = out.append([b"first", b"second"], io_groups=[1, 2])
+    >>> with tail(path) as live:
+    ...     for batch in live.batches():
+    ...         print(batch)
+    <Batch of 2: rows 0 to 1, 11 bytes>
+    """
+
+    def __init__(
+        self, steps: Steps, *, idle_timeout: float | None, poll: float, hints: bool
+    ) -> None:
+        super().__init__(steps, idle_timeout=idle_timeout, poll=poll, hints=hints)
+        self._hints: Hints | None = None
+        self._changed = threading.Event()
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Message:
+        message = self._progress.next_message()
+        while message is None:
+            self._advance()
+            message = self._progress.next_message()
+        return message
+
+    def batches(self) -> Iterator[Batch]:
+        """Iterate over batches instead of messages: the same rows, and much faster."""
+        while True:
+            try:
+                yield self.next_batch()
+            except StopIteration:
+                return
+
+    def next_batch(self) -> Batch:
+        """Return the next rows at once, waiting for at least one.
+
+        Raises
+        ------
+        StopIteration
+            If it has ended.
+        """
+        batch = self._progress.rest()
+        while batch is None:
+            self._advance()
+            batch = self._progress.rest()
+        return batch
+
+    def _advance(self) -> None:
+        """Wait for rows and read them."""
+        idle_since = None
+        while not self._closed and self._progress.outcome is None:
+            if self._hints is None and self._use_hints:
+                self._hints = Hints(self.path, self._changed.set)
+            # Before looking: what changes from now on is not to be waited for.
+            self._changed.clear()
+            step = self._steps.step(self._progress.row)
+            if self._progress.take(step) is not None:
+                return
+            if not step.read and step.outcome is None:
+                idle_since = idle_since or time.monotonic()
+                self._changed.wait(self._pause(idle_since))
+        self._release()
+        raise StopIteration
+
+    def close(self) -> None:
+        """Close the file and end the watch. Idempotent; the position can still be read."""
+        self._closed = True
+        self._release()
+
+    def _release(self) -> None:
+        self._use_hints = False
+        hints, self._hints = self._hints, None
+        if hints is not None:
+            hints.close()
+        self._steps.close()
+
+    def __del__(self) -> None:
+        hints = self.__dict__.get("_hints")
+        if hints is not None:
+            hints.stop()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()

@@ -1,0 +1,104 @@
+"""Hints that a file may have changed. They shorten a wait; nothing ever depends on one."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from watchdog.events import (
+    FileClosedEvent,
+    FileCreatedEvent,
+    FileModifiedEvent,
+    FileMovedEvent,
+    FileSystemEvent,
+    FileSystemEventHandler,
+)
+from watchdog.observers import Observer
+from watchdog.observers.api import BaseObserver
+
+__all__ = ["Hints"]
+
+logger = logging.getLogger(__name__)
+
+# Not the opening and reading of files: readers would wake each other.
+_TELLING: list[type[FileSystemEvent]] = [
+    FileClosedEvent,
+    FileCreatedEvent,
+    FileModifiedEvent,
+    FileMovedEvent,
+]
+
+
+class Hints:
+    """Call a function whenever the operating system says that a file may have changed.
+
+    Parameters
+    ----------
+    path
+        The file; need not exist, but its folder should.
+    notify
+        Called in a thread of the observer, often, and for no reason at times. Must not
+        block.
+
+    Notes
+    -----
+    Where nothing can be watched (no such folder, too many watches, another operating
+    system's file server), there are no hints, and a line in the log says so.
+
+    Examples
+    --------
+    >>> import tempfile, threading
+    >>> path = Path(tempfile.mkdtemp()) / "raw.h5"
+    >>> changed = threading.Event()
+    >>> hints = Hints(path, changed.set)
+    >>> path.write_bytes(b"new")
+    3
+    >>> changed.wait(5)
+    True
+    >>> hints.close()
+    """
+
+    def __init__(self, path: Path, notify: Callable[[], None]) -> None:
+        self._observer: BaseObserver | None = None
+        observer = Observer()
+        folder = str(path.absolute().parent)
+        try:
+            observer.schedule(_Handler(path, notify), folder, event_filter=_TELLING)
+            observer.start()
+        except (OSError, RuntimeError) as error:
+            logger.info("%s: cannot be watched, only polled: %s", path, error)
+            observer.unschedule_all()
+        else:
+            self._observer = observer
+
+    @property
+    def active(self) -> bool:
+        """Whether the operating system accepted the watch."""
+        return self._observer is not None
+
+    def stop(self) -> None:
+        """End the observer's threads; they need a moment. Does not block. Idempotent."""
+        if self._observer is not None:
+            self._observer.stop()
+
+    def close(self) -> None:
+        """End the observer's threads, and wait for it. Idempotent."""
+        observer, self._observer = self._observer, None
+        if observer is not None:
+            observer.stop()
+            observer.join()
+
+
+class _Handler(FileSystemEventHandler):
+    def __init__(self, path: Path, notify: Callable[[], None]) -> None:
+        self._name = os.fsencode(path.name)
+        self._notify = notify
+
+    def dispatch(self, event: FileSystemEvent) -> None:
+        # In a folder of thousands of busy files this runs for each of their writes.
+        for path in (event.src_path, event.dest_path):
+            if os.path.basename(os.fsencode(path)) == self._name:  # noqa: PTH119 - hot path
+                self._notify()
+                return
