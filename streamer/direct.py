@@ -61,17 +61,29 @@ class _Column:
         # The last chunk undone: consecutive ranges meet in the middle of one.
         self._last: tuple[int, bytes, bytes] | None = None
 
-    def read(self, start: int, stop: int) -> NDArray[Any]:
-        """Return the rows ``[start, stop)``; zeros where nothing has been written."""
+    def read(self, start: int, stop: int) -> tuple[NDArray[Any], str | None]:
+        """Return the rows ``[start, stop)``, zeros where nothing has been written.
+
+        They end before the first chunk that cannot be read; then also say why.
+        """
         chunks = range(start // self._rows * self._rows, stop, self._rows)
-        joined = b"".join([self._chunk(first) for first in chunks])
-        rows = np.frombuffer(joined, self._dtype)
-        return rows[start - chunks.start : stop - chunks.start]
+        parts, cause = [], None
+        for first in chunks:
+            try:
+                parts.append(self._chunk(first))
+            except (OSError, RuntimeError, KeyError, ValueError, TornChunk) as error:
+                if not self.dataset.valid:  # another reader has closed the handle
+                    raise
+                cause = f"the chunk of rows {first} to {first + self._rows - 1}: {error}"
+                break
+        rows = np.frombuffer(b"".join(parts), self._dtype)
+        return rows[start - chunks.start : stop - chunks.start], cause
 
     def _chunk(self, first: int) -> bytes:
         try:
             skipped, stored = self.dataset.read_direct_chunk((first,))
-        except (OSError, RuntimeError, ValueError):
+        except (OSError, RuntimeError, ValueError, MemoryError):
+            # Of a chunk that is not there h5py may ask any size, and for memory to hold it.
             if self.dataset.get_chunk_info_by_coord((first,)).byte_offset is None:
                 return bytes(self._rows * self._dtype.itemsize)
             raise
@@ -170,7 +182,11 @@ class DirectRows:
     @staticmethod
     def can_read(file: h5py.File, superblock: Superblock) -> bool:
         """Tell whether a file is the plain case for which this way is made."""
-        if superblock.version < 3 or superblock.base or superblock.offset_size != 8:
+        if superblock.version < 3 or superblock.base:
+            return False
+        if superblock.offset_size != 8 or superblock.length_size != 8:
+            return False
+        if file[MSG_HEADERS].dtype.hasobject:  # texts, which lie in the heap too
             return False
         if file[MSG_HEADERS].dtype.hasobject:
             return False
@@ -188,7 +204,10 @@ class DirectRows:
 
     def headers(self, start: int, stop: int) -> NDArray[Any]:
         """Read message headers."""
-        return self._headers.read(start, stop)
+        headers, cause = self._headers.read(start, stop)
+        if cause is not None:
+            raise TornChunk(cause)
+        return headers
 
     def load(
         self,
@@ -216,12 +235,14 @@ class DirectRows:
         Loaded
             The rows that are there.
         """
-        refs = self._msgs.read(start, stop)
-        io_groups = self._headers.read(start, stop)[IO_GROUPS]
+        refs, cause = self._msgs.read(start, stop)
+        headers, headers_cause = self._headers.read(start, stop)
+        refs = refs[: len(headers)]
+        io_groups = headers[IO_GROUPS][: len(refs)]
         blank = (refs["address"] == 0) | (io_groups == 0)
         final = max(0, final_below - start)
         blank[:final] = False
-        end, cause = len(refs), None
+        end, cause = len(refs), cause or headers_cause
         if blank.any():
             end, cause = int(np.argmax(blank)), BLANK
         taken = np.cumsum(refs["length"][:end], dtype=np.int64)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import anyio
-from anyio import from_thread, lowlevel, to_thread
+from anyio import lowlevel, to_thread
 
 from streamer.batch import Batch, Message
 from streamer.errors import StreamError
@@ -189,7 +189,7 @@ class Follower(Following):
             self._busy = False
 
     async def _advance_alone(self) -> None:
-        idle_since = None
+        self._progress.settle()
         while not self._closed and self._progress.outcome is None:
             bell = self._watched()
             bell.reset()
@@ -201,13 +201,10 @@ class Follower(Following):
                 self._steps.step, row, abandon_on_cancel=True, limiter=self._limiter
             )
             # No await from here to the return: either all of the step counts or nothing.
-            if self._progress.take(step) is not None:
+            if self._take(step) is not None:
                 return
-            if step.read:
-                continue
-            if step.outcome is None:
-                idle_since = idle_since or time.monotonic()
-                await bell.wait(self._pause(idle_since))
+            if not step.read and step.outcome is None:
+                await bell.wait(self._pause())
         await self._release()
         raise StopAsyncIteration
 
@@ -220,8 +217,15 @@ class Follower(Following):
         return self._bell
 
     async def aclose(self) -> None:
-        """Close the file and end the watch. Idempotent; the position can still be read."""
+        """Close the file and end the watch: nothing more is given.
+
+        Idempotent. The position can still be read. Another task that waits for a message
+        is told that there are no more.
+        """
         self._closed = True
+        self._progress.drop()
+        if self._bell is not None:
+            self._bell.strike()
         await self._release()
 
     async def _release(self) -> None:
@@ -279,7 +283,11 @@ class _Bell:
     """An event on the loop that other threads can set."""
 
     def __init__(self) -> None:
-        self._token = lowlevel.current_token()
+        # Not anyio.from_thread: it waits until the loop has done it, and so for ever if
+        # the loop ends first. These only leave word.
+        native: Any = lowlevel.current_token().native_token
+        trio = hasattr(native, "run_sync_soon")
+        self._soon = native.run_sync_soon if trio else native.call_soon_threadsafe
         self._event = anyio.Event()
         self._rung = False
 
@@ -288,12 +296,11 @@ class _Bell:
         if self._rung:
             return
         self._rung = True
-        try:
-            from_thread.run_sync(self._set, token=self._token)
-        except RuntimeError:  # the loop has ended, and nobody waits any more
-            return
+        with suppress(RuntimeError):  # the loop has ended, and nobody waits any more
+            self._soon(self.strike)
 
-    def _set(self) -> None:
+    def strike(self) -> None:
+        """Set the event, from the loop."""
         self._event.set()
 
     def reset(self) -> None:

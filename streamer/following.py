@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from pathlib import Path
 
+from streamer.batch import Batch
 from streamer.errors import NotReady, WriterStalled
 from streamer.position import Position
 from streamer.progress import Lag, Progress, Stats
-from streamer.steps import Steps
+from streamer.steps import Step, Steps
 
 __all__ = ["Following"]
 
@@ -32,15 +34,18 @@ class Following:
     def __init__(
         self, steps: Steps, *, idle_timeout: float | None, poll: float, hints: bool
     ) -> None:
-        for name, value in (("poll", poll), ("idle_timeout", idle_timeout)):
-            if value is not None and not value > 0:
-                msg = f"{name} is {value}, not a positive number of seconds"
-                raise ValueError(msg)
+        if not 0 < poll <= threading.TIMEOUT_MAX:
+            msg = f"poll is {poll}, not a positive number of seconds"
+            raise ValueError(msg)
+        if idle_timeout is not None and not idle_timeout > 0:
+            msg = f"idle_timeout is {idle_timeout}, not a positive number of seconds"
+            raise ValueError(msg)
         self._steps = steps
         self._idle_timeout = idle_timeout
         self._poll = poll
         self._use_hints = hints
-        self._progress = Progress()
+        self._progress = Progress(steps.start)
+        self._idle_since: float | None = None
         self._closed = False
 
     @property
@@ -79,13 +84,26 @@ class Following:
         """What kept the last look from giving rows, in words; None if nothing did."""
         return self._progress.trouble
 
-    def _pause(self, idle_since: float) -> float:
-        """Return how long to wait for the next look, after looks in vain since then."""
+    def _take(self, step: Step) -> Batch | None:
+        """Move on by a step; return its batch."""
+        if self._closed:  # meanwhile, by another
+            return None
+        if step.read:  # also rows that are filtered out: their writer lives
+            self._idle_since = None
+        return self._progress.take(step)
+
+    def _pause(self) -> float:
+        """Return how long to wait for the next look, after one in vain."""
         if self._idle_timeout is None:
             return self._poll
-        left = idle_since + self._idle_timeout - time.monotonic()
+        # Kept from call to call: who waits with shorter timeouts of his own, again and
+        # again, hears of the silence too.
+        now = time.monotonic()
+        self._idle_since = self._idle_since or now
+        left = self._idle_since + self._idle_timeout - now
         if left > 0:
             return min(self._poll, left)
+        self._idle_since = None  # whoever asks again waits as long again
         trouble, row = self._progress.trouble, self._progress.row
         if row is None:
             msg = f"{trouble}, for {self._idle_timeout:g} s"

@@ -7,16 +7,26 @@ every other one, without an error.
 
 from __future__ import annotations
 
+import ctypes
+import io
 import os
 import threading
-from typing import BinaryIO
+from typing import Any
 
 import h5py
 from h5py import h5d, h5f, h5p
+from h5py._objects import phil
 
+from streamer.heap import is_sound
 from writer.layout import MSG_HEADERS, MSGS, Meta
 
-__all__ = ["Handle", "open_unlocked"]
+__all__ = ["GuardedFile", "Handle", "open_unlocked"]
+
+# Beside a writer, HDF5 reads a piece of metadata again if its checksum does not fit, by default
+# 100 times, and sleeps in between: a nanosecond, then each time twice as long. With one damaged
+# byte that is for ever. So many attempts take 2 ms; who wants more of them opens anew.
+_READ_ATTEMPTS = 20
+_BEHIND_ALL = 2**62
 
 
 def open_unlocked(name: str, *, swmr: bool) -> h5f.FileID:
@@ -49,8 +59,81 @@ def open_unlocked(name: str, *, swmr: bool) -> h5f.FileID:
     access = h5p.create(h5p.FILE_ACCESS)
     access.set_fapl_log(os.devnull.encode(), 0, 0)
     access.set_file_locking(False, True)
+    _bound_attempts(access)
     flags = h5f.ACC_RDONLY | (h5f.ACC_SWMR_READ if swmr else 0)
     return h5f.open(os.fsencode(name), flags, access)
+
+
+def _bound_attempts(access: h5p.PropFAID) -> None:
+    # h5py does not have this setting. Its extension modules know the library that they use.
+    with phil:
+        set_attempts = ctypes.CDLL(h5p.__file__).H5Pset_metadata_read_attempts
+        set_attempts(ctypes.c_int64(access.id), ctypes.c_uint(_READ_ATTEMPTS))
+
+
+class GuardedFile(io.RawIOBase):
+    """A file that HDF5 may read through Python, also if its heap is damaged or half written.
+
+    HDF5 goes through a whole collection to read one text or message, and stays for ever,
+    with all of Python, where zeros follow: as when only the first pages of a collection
+    are on disk. Here such a collection is an OSError. Behind its end the file is zero, so
+    that HDF5 opens it also if it was cut short. Handles of such files share nothing with
+    others, and do not look at the mark that a writer leaves.
+
+    Parameters
+    ----------
+    fd
+        Descriptor of the file, open for reading; stays the caller's.
+    """
+
+    def __init__(self, fd: int) -> None:
+        super().__init__()
+        self._fd = os.dup(fd)
+        self._place = 0
+        self._start = 0
+        self._collection = b""
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        """Go to a place; the end, which HDF5 asks for, is behind all that there can be."""
+        self._place = _BEHIND_ALL if whence == os.SEEK_END else offset
+        return self._place
+
+    def tell(self) -> int:
+        """Return where `seek` went."""
+        return self._place
+
+    def readinto(self, buffer: Any, /) -> int:
+        """Read from there."""
+        view = memoryview(buffer).cast("B")
+        if os.pread(self._fd, 4, self._place) == b"GCOL":
+            self._start, self._collection = self._place, self._sound_collection(self._place)
+        # HDF5 reads its beginning, and then the rest: both of what was looked at here.
+        ahead = self._place - self._start
+        held = self._collection[ahead : ahead + len(view)] if ahead >= 0 else b""
+        if ahead + len(held) >= len(self._collection):
+            self._collection = b""
+        done = len(held)
+        view[:done] = held
+        if done < len(view):
+            done += os.preadv(self._fd, [view[done:]], self._place + done)
+            view[done:] = bytes(len(view) - done)
+        self._place += len(view)
+        return len(view)
+
+    def _sound_collection(self, place: int) -> bytes:
+        size = int.from_bytes(os.pread(self._fd, 8, place + 8), "little")
+        if size <= os.fstat(self._fd).st_size:
+            collection = os.pread(self._fd, size, place)
+            if is_sound(collection):
+                return collection
+        msg = f"the heap collection at {place} is damaged, or not completely written"
+        raise OSError(msg)
+
+    def close(self) -> None:
+        """Close the file. Idempotent."""
+        if not self.closed:
+            os.close(self._fd)
+        super().close()
 
 
 class Handle:
@@ -74,7 +157,7 @@ class Handle:
     _shared: dict[tuple[int, int], Handle] = {}  # noqa: RUF012 - one for the process
     _lock = threading.Lock()
 
-    def __init__(self, file: h5py.File, meta: Meta, raw: BinaryIO | None = None) -> None:
+    def __init__(self, file: h5py.File, meta: Meta, raw: GuardedFile | None = None) -> None:
         self._file = file
         self._raw = raw
         self.meta = meta

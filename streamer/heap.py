@@ -20,6 +20,7 @@ once something behind it is there.
 
 from __future__ import annotations
 
+import struct
 from collections import Counter
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -27,7 +28,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["REFERENCE", "Marks", "Payloads", "ReadInto", "gather"]
+__all__ = ["REFERENCE", "Marks", "Payloads", "ReadInto", "gather", "is_sound"]
 
 #: What a row of ``msgs`` is in the file, if addresses have 8 bytes.
 REFERENCE = np.dtype([("length", "<u4"), ("address", "<u8"), ("index", "<u4")])
@@ -40,6 +41,8 @@ ReadInto = Callable[[int, memoryview], int]
 Marks = dict[tuple[int, int], tuple[int, int]]
 
 _HEADER = 16
+# Of an object: its index and its length.
+_OBJECT = struct.Struct("<H6xQ")
 _SIGNATURE = b"GCOL\x01"
 # Stretches of the file with no more than this between them are read as one: chunks of
 # references lie between collections, and a read costs as much as so many bytes.
@@ -260,7 +263,7 @@ def _walk(
             held = read(address + base, block)
             if held < _HEADER:
                 break
-        index, length = _object(block[place - base :])
+        index, length = _object(block, place - base)
         if index == 0:
             break
         if index in found:
@@ -278,7 +281,7 @@ def _is_complete(address: int, place: int, length: int, index: int, read: ReadIn
         header = memoryview(bytearray(_HEADER))
         if read(address + behind, header) < _HEADER:
             return False
-        next_index, next_length = _object(header)
+        next_index, next_length = _object(header, 0)
         return next_index == index + 1 or (next_index == 0 and next_length == size - behind)
     # Nothing fits behind it: then what its last page holds of it.
     start, stop = address + place, address + place + _HEADER + length
@@ -372,6 +375,19 @@ def _collection_size(header: memoryview) -> int:
     return int.from_bytes(header[8:16], "little")
 
 
-def _object(header: memoryview) -> tuple[int, int]:
+def _object(block: memoryview | bytes, at: int) -> tuple[int, int]:
     """Return the index and the length that an object's header states."""
-    return int.from_bytes(header[:2], "little"), int.from_bytes(header[8:16], "little")
+    index, length = _OBJECT.unpack_from(block, at)
+    return index, length
+
+
+def is_sound(collection: bytes) -> bool:
+    """Tell whether the objects of a whole collection fill it exactly, the free space included."""
+    size = len(collection)
+    place = _HEADER
+    while place + _HEADER <= size:
+        index, length = _object(collection, place)
+        if index == 0:
+            return place + length == size
+        place += _HEADER + (length + 7 & ~7)
+    return place <= size

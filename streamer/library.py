@@ -7,7 +7,6 @@ address with the end that the file had when it was opened. So each look opens an
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,24 +16,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamer.direct import BLANK, Loaded, narrowed
-from streamer.handle import open_unlocked
+from streamer.handle import GuardedFile
 from streamer.heap import Payloads
 from writer.layout import IO_GROUPS, MSG_HEADERS, MSGS, Meta
-from writer.superblock import read_superblock
 
 __all__ = ["LibraryRows"]
-
-# Two handles of one file would share the end that the first one saw.
-_one_at_a_time = threading.Lock()
-
 
 class LibraryRows:
     """The rows of a raw file, through h5py alone.
 
     Parameters
     ----------
-    name
-        What HDF5 opens.
     fd
         Descriptor of the same file, open for reading; closed with this object.
     meta
@@ -44,21 +36,14 @@ class LibraryRows:
     #: The name of this way of reading.
     reading = "h5py"
 
-    def __init__(self, name: str, fd: int, meta: Meta) -> None:
+    def __init__(self, fd: int, meta: Meta) -> None:
         self.meta = meta
-        self._name = name
         self._fd = fd
 
     @contextmanager
     def _opened(self) -> Iterator[h5py.File]:
-        superblock = read_superblock(self._fd)
-        with _one_at_a_time:
-            swmr = superblock is not None and superblock.version >= 3
-            file = h5py.File(open_unlocked(self._name, swmr=swmr))
-            try:
-                yield file
-            finally:
-                file.close()
+        with GuardedFile(self._fd) as raw, h5py.File(raw, "r") as file:
+            yield file
 
     def refresh(self) -> tuple[int, int]:
         """Return how many rows ``msgs`` and ``msg_headers`` announce now."""

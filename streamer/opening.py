@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import threading
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import h5py
 
 from streamer.direct import DirectRows, TornChunk
 from streamer.errors import NotReady
-from streamer.handle import Handle, open_unlocked
+from streamer.handle import GuardedFile, Handle, open_unlocked
 from streamer.library import LibraryRows
 from streamer.retry import Patience
 from writer.layout import LayoutError, Meta, find_layout, read_meta
@@ -24,6 +25,8 @@ TRANSIENT = (OSError, RuntimeError, KeyError, ValueError, TornChunk)
 
 # The stock writer opens its file ten times a second, and is milliseconds in the middle.
 _PATIENCE = Patience(attempts=100, seconds=1.0)
+# Or two threads would open a file twice, each before it could find the other's handle.
+_one_at_a_time = threading.Lock()
 
 
 def open_descriptor(path: Path) -> int:
@@ -79,7 +82,8 @@ def open_rows(fd: int, path: Path) -> DirectRows | LibraryRows:
             msg = f"{path}: not a LArPix raw file: not HDF5 at all"
             raise LayoutError(msg)
         try:
-            return _open_once(fd, path, superblock)
+            with _one_at_a_time:
+                return _open_once(fd, path, superblock)
         except TRANSIENT as error:
             if left:
                 continue
@@ -102,19 +106,18 @@ def _open_once(fd: int, path: Path, superblock: Superblock) -> DirectRows | Libr
         if now is None or now.created == shared.meta.created:
             return DirectRows(shared, os.dup(fd))
         shared.spoil()  # the file was started anew in the same place
-    name = _name(fd, path)
-    file = h5py.File(open_unlocked(name, swmr=superblock.version >= 3))
-    try:
+    with GuardedFile(fd) as raw, h5py.File(raw, "r") as file:
         meta = _checked_meta(file, path, superblock)
-        if DirectRows.can_read(file, superblock):
-            handle = Handle(file, meta)
-            handle.share(fd)
-            return DirectRows(handle, os.dup(fd))
+        if not DirectRows.can_read(file, superblock):
+            return LibraryRows(os.dup(fd), meta)
+    file = h5py.File(open_unlocked(_name(fd, path), swmr=True))
+    try:
+        handle = Handle(file, meta)
+        handle.share(fd)
     except BaseException:
         file.close()
         raise
-    file.close()
-    return LibraryRows(name, os.dup(fd), meta)
+    return DirectRows(handle, os.dup(fd))
 
 
 def _open_flagged(fd: int, path: Path, superblock: Superblock) -> DirectRows:
@@ -125,7 +128,7 @@ def _open_flagged(fd: int, path: Path, superblock: Superblock) -> DirectRows:
     """
     with ExitStack() as opened:
         try:
-            raw = opened.enter_context(os.fdopen(os.dup(fd), "rb", buffering=0))
+            raw = opened.enter_context(GuardedFile(fd))
             file = opened.enter_context(h5py.File(raw, "r"))
             meta = _checked_meta(file, path, superblock)
             if not DirectRows.can_read(file, superblock):
@@ -143,7 +146,7 @@ def _checked_meta(file: h5py.File, path: Path, superblock: Superblock) -> Meta:
     try:
         return read_meta(find_layout(file, path).meta, path)
     except LayoutError as error:
-        if superblock.closed or superblock.version < 3:
+        if not superblock.cut and (superblock.closed or superblock.version < 3):
             raise
         msg = f"{path}: not complete yet, or not a raw file: {error}"
         raise NotReady(msg) from error
@@ -163,10 +166,7 @@ def read_meta_anew(fd: int, path: Path) -> Meta | None:
     """
     for left in _PATIENCE.tries():
         try:
-            with (
-                os.fdopen(os.dup(fd), "rb", buffering=0) as raw,
-                h5py.File(raw, "r") as file,
-            ):
+            with GuardedFile(fd) as raw, h5py.File(raw, "r") as file:
                 return read_meta(find_layout(file, path).meta, path)
         except (*TRANSIENT, LayoutError):
             if not left:

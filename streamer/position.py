@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass
-from typing import Any, Self
+from typing import Any, Self, TypeGuard
 
 from streamer.batch import Message
 
@@ -61,6 +61,19 @@ class Position:
         """Return the position as a line of JSON."""
         return json.dumps(asdict(self))
 
+    def __post_init__(self) -> None:
+        anchored = self.anchor_row is not None
+        right = (
+            _is_row(self.row)
+            and (self.created is None or type(self.created) in (int, float))
+            and (self.run_id is None or type(self.run_id) is str)
+            and (not anchored or (_is_row(self.anchor_row) and self.anchor_row < self.row))
+            and (type(self.anchor) is str if anchored else self.anchor is None)
+        )
+        if not right:
+            msg = f"these do not belong together, or are not of a row: {self}"
+            raise ValueError(msg)
+
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
         """Return the position that :meth:`to_json` wrote.
@@ -72,11 +85,11 @@ class Position:
         """
         try:
             fields: dict[str, Any] = json.loads(text)
-            row = fields["row"]
-            if type(row) is not int or row < 0:
-                msg = f"row {row!r}"
-                raise ValueError(msg)
             return cls(**fields)
-        except (KeyError, TypeError, ValueError) as error:
+        except (TypeError, ValueError) as error:
             msg = f"not a position: {error}"
             raise ValueError(msg) from error
+
+
+def _is_row(value: object) -> TypeGuard[int]:
+    return type(value) is int and value >= 0

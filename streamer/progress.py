@@ -43,9 +43,18 @@ class Stats(NamedTuple):
 
 
 class Progress:
-    """What was read, and what of it was given."""
+    """What was read, and what of it was given.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    start
+        As in :func:`streamer.follow`.
+    """
+
+    def __init__(self, start: str | int | Position) -> None:
+        if not isinstance(start, Position):
+            start = Position(start if isinstance(start, int) and start > 0 else 0)
+        self._start = start
         #: Where the next step goes on; None as long as no step has found the file.
         self.row: int | None = None
         self.outcome: str | None = None
@@ -73,8 +82,6 @@ class Progress:
             self._settle()
             self._batches += 1
             self._batch = step.batch
-            self._messages = iter(step.batch)
-            self._given = 0
         return step.batch
 
     def next_message(self) -> Message | None:
@@ -82,7 +89,11 @@ class Progress:
         for message in self._messages:
             self._given += 1
             return message
-        return None
+        if self._batch is None or self._given:
+            return None
+        # Not before it is asked for: it copies every message.
+        self._messages = iter(self._batch)
+        return self.next_message()
 
     @property
     def left(self) -> int:
@@ -98,16 +109,27 @@ class Progress:
         self._given = len(batch)
         return batch.select(np.arange(given, len(batch))) if given else batch
 
+    def settle(self) -> None:
+        """Count the batch, if all of it was given, and let go of its memory."""
+        if not self.left:
+            self._settle()
+
+    def drop(self) -> None:
+        """Give nothing more of what was read. The position stays where it is."""
+        if self.left:
+            self.row, self.outcome = self.position.row, None
+        self._settle()
+
     def _settle(self) -> None:
-        """Count what was given of the batch, and forget the batch."""
         batch, given = self._batch, self._given
+        self._messages = iter(())
+        self._batch = None
+        self._given = 0
         if batch is None or not given:
             return
         self._rows += given
         self._bytes += int(batch.lengths[:given].sum())
         self._last = batch[given - 1]
-        self._batch = None
-        self._given = 0
 
     @property
     def _last_given(self) -> Message | None:
@@ -117,8 +139,10 @@ class Progress:
 
     @property
     def position(self) -> Position:
-        """The row after the last that was given."""
-        row = self.row or 0
+        """The row after the last that was given; where it starts if none was."""
+        if self.row is None:
+            return self._start
+        row = self.row
         if self._batch is not None and self._given < len(self._batch):
             first = self._given
             row = int(self._batch.rows[first - 1]) + 1 if first else int(self._batch.rows[0])
@@ -127,8 +151,9 @@ class Progress:
             row,
             created=self.facts.created if self.facts else None,
             run_id=self.facts.run_id if self.facts else None,
-            anchor_row=last.row if last else None,
-            anchor=anchor_of(last) if last else None,
+            # One that started from a position has its anchor still.
+            anchor_row=last.row if last else self._start.anchor_row,
+            anchor=anchor_of(last) if last else self._start.anchor,
         )
 
     @property

@@ -132,7 +132,7 @@ class RawFile:
     @property
     def meta(self) -> Meta:
         """What the file says of itself now; read anew, in about a millisecond."""
-        return read_meta_anew(self._fd, self.path) or self._source.meta
+        return read_meta_anew(self._open_fd, self.path) or self._source.meta
 
     def __len__(self) -> int:
         if not self._counted:
@@ -199,7 +199,7 @@ class RawFile:
         """
         if self._is_settled():
             return True
-        return time.time() - os.fstat(self._fd).st_mtime > _STILL_SECONDS
+        return time.time() - os.fstat(self._open_fd).st_mtime > _STILL_SECONDS
 
     def refresh(self) -> int:
         """Look for new rows.
@@ -374,7 +374,8 @@ class RawFile:
         HDF5 does not notice. But the time at which the file was made stands in it, as the
         eight bytes of an attribute, and at another time other bytes stand there.
         """
-        if self._stamp and os.pread(self._fd, 8, self._stamp) == struct.pack("<d", self._created):
+        there = os.pread(self._open_fd, 8, self._stamp)
+        if self._stamp and there == struct.pack("<d", self._created):
             return
         meta = read_meta_anew(self._fd, self.path)
         if meta is None:
@@ -397,8 +398,8 @@ class RawFile:
         They are if nobody writes the file now, or somebody who announces only what is on
         disk; for earlier writers have closed the file then.
         """
-        superblock = read_superblock(self._fd)
-        if superblock is None:
+        superblock = read_superblock(self._open_fd)
+        if superblock is None or superblock.cut:
             return False
         if superblock.closed or is_locked(self._fd):
             return True
@@ -434,11 +435,10 @@ class RawFile:
 
     def _any_written(self, start: int, stop: int) -> bool:
         """Tell whether any of these rows is neither empty nor of io_group 0."""
-        source = self._source
-        return any(
-            self._retrying(partial(source.load, row, row + 1, 0, None, _ALL_BYTES)).stop > row
-            for row in range(start, stop)
-        )
+        def is_written(row: int) -> bool:
+            return self._source.load(row, row + 1, 0, None, _ALL_BYTES).stop > row
+
+        return any(self._retrying(partial(is_written, row)) for row in range(start, stop))
 
     def _count(self) -> int:
         """Count the committed rows, from the end: what is not written yet is there."""
@@ -454,12 +454,17 @@ class RawFile:
     # Handles
 
     @property
-    def _source(self) -> DirectRows | LibraryRows:
+    def _open_fd(self) -> int:
         if self._fd < 0:
             msg = f"{self.path}: this RawFile is closed"
             raise StreamError(msg)
+        return self._fd
+
+    @property
+    def _source(self) -> DirectRows | LibraryRows:
+        fd = self._open_fd
         if self._rows is None:  # it could not be opened again when it was last tried
-            self._rows = open_rows(self._fd, self.path)
+            self._rows = open_rows(fd, self.path)
         return self._rows
 
     def _retrying(self, call: Callable[[], Result]) -> Result:

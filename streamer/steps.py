@@ -7,16 +7,19 @@ or :func:`streamer.tail`, waits between them.
 from __future__ import annotations
 
 import logging
+import operator
 import threading
 import time
 from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from streamer.batch import Batch
-from streamer.errors import FileReplaced, NotReady, RowUnreadable, StreamError
+from streamer.errors import FileReplaced, NotReady, RowUnreadable
 from streamer.position import Position, anchor_of
 from streamer.rawfile import RawFile
 from writer.pacman import HEADER
@@ -98,25 +101,23 @@ class Steps:
         io_groups: Collection[int] | None,
         max_batch_bytes: int,
     ) -> None:
-        if isinstance(start, str) and start not in ("beginning", "end"):
-            msg = f"start is {start!r}, not 'beginning', 'end', a row or a Position"
-            raise ValueError(msg)
-        if until not in ("finished", "end") and (isinstance(until, str) or until < 0):
-            msg = f"until is {until!r}, not 'finished', 'end' or a row"
-            raise ValueError(msg)
-        if io_groups is not None and not (io_groups and {*io_groups} <= {*range(256)}):
-            msg = f"io_groups is {io_groups!r}, not some numbers from 0 to 255"
-            raise ValueError(msg)
+        if not isinstance(start, Position) and start not in ("beginning", "end"):
+            if (first := _whole(start)) is None:
+                msg = f"start is {start!r}, not 'beginning', 'end', a row or a Position"
+                raise ValueError(msg)
+            start = first
+        if until not in ("finished", "end"):
+            if (stop := _whole(until)) is None or stop < 0:
+                msg = f"until is {until!r}, not 'finished', 'end' or a row"
+                raise ValueError(msg)
+            until = stop
         if max_batch_bytes <= 0:
             msg = f"max_batch_bytes is {max_batch_bytes}, not a positive number"
             raise ValueError(msg)
         self.path = path
-        self._start = start
+        self.start = start
         self._until = until
-        self._wanted = None
-        if io_groups is not None:
-            self._wanted = np.zeros(256, bool)
-            self._wanted[list(io_groups)] = True
+        self._wanted = None if io_groups is None else _chosen(io_groups)
         self._max_bytes = max_batch_bytes
         # The lock makes a step that was abandoned, because its caller was cancelled, and
         # the next one follow each other. All below belongs to who holds it, and says only
@@ -154,24 +155,21 @@ class Steps:
             If the next row stays unreadable.
         LayoutError
             If the file is something else.
-        StreamError
-            If the steps have been closed.
         """
         with self._lock:
-            if self._closed:
-                msg = f"{self.path}: this follower is closed"
-                raise StreamError(msg)
+            if self._closed:  # while this step was on its way
+                return Step(row)
             try:
                 raw = self._opened()
                 announced = raw.look()
+                if row is None:
+                    row = self._begin(raw)
+                stop = announced if self._stop is None else min(announced, self._stop)
+                if row < stop:
+                    return self._read(raw, row, stop)
+                return self._idle(raw, row)
             except NotReady as error:
                 return self._not_ready(row, error)
-            if row is None:
-                row = self._begin(raw)
-            stop = announced if self._stop is None else min(announced, self._stop)
-            if row < stop:
-                return self._read(raw, row, stop)
-            return self._idle(raw, row)
 
     def _opened(self) -> RawFile:
         if self._raw is None:
@@ -190,15 +188,15 @@ class Steps:
         """Find the first row. Once for all: a step that is repeated gives the same."""
         if self._first is None:
             now = len(raw)
-            if isinstance(self._start, Position):
-                first = self._resume(raw, self._start)
-            elif self._start == "beginning":
+            if isinstance(self.start, Position):
+                first = self._resume(raw, self.start)
+            elif self.start == "beginning":
                 first = 0
-            elif self._start == "end":
+            elif self.start == "end":
                 # Of a file that has come since it was asked for, all rows are new.
                 first = 0 if self._absent else now
             else:
-                first = int(self._start)
+                first = int(self.start)
                 if first < 0:
                     first = max(0, now + first)
             if self._until != "finished":
@@ -214,7 +212,8 @@ class Steps:
             reason = f"made at {meta.created}, and the position's file at {position.created}"
         elif position.run_id is not None and position.run_id != meta.run_id:
             reason = f"of run {meta.run_id}, and the position of run {position.run_id}"
-        elif position.row > len(raw):
+        elif position.anchor_row is not None and position.row > len(raw):
+            # Of one that was given nothing, the row may still be to come.
             reason = f"has {len(raw)} rows, and the position is row {position.row}"
         elif position.anchor_row is not None:
             anchor = raw.read(position.anchor_row, position.anchor_row + 1)[0]
@@ -298,6 +297,28 @@ class Steps:
             raw, self._raw = self._raw, None
             if raw is not None:
                 raw.close()
+
+
+def _whole(value: Any) -> int | None:
+    """Return a whole number of any type; None of all else, True and False included."""
+    if not isinstance(value, bool):
+        with suppress(TypeError):
+            return operator.index(value)
+    return None
+
+
+def _chosen(io_groups: Collection[int]) -> NDArray[np.bool_]:
+    """Return for each possible io_group whether it is one of these."""
+    try:
+        groups = {operator.index(group) for group in io_groups}
+    except TypeError:
+        groups = set()
+    if not groups or not groups <= {*range(256)}:
+        msg = f"io_groups is {io_groups!r}, not some numbers from 0 to 255"
+        raise ValueError(msg)
+    wanted = np.zeros(256, bool)
+    wanted[list(groups)] = True
+    return wanted
 
 
 def header_seconds(data: bytes) -> int | None:

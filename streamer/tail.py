@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -128,24 +127,29 @@ class Tail(Following):
 
     def _advance(self) -> None:
         """Wait for rows and read them."""
-        idle_since = None
+        self._progress.settle()
         while not self._closed and self._progress.outcome is None:
             if self._hints is None and self._use_hints:
                 self._hints = Hints(self.path, self._changed.set)
             # Before looking: what changes from now on is not to be waited for.
             self._changed.clear()
             step = self._steps.step(self._progress.row)
-            if self._progress.take(step) is not None:
+            if self._take(step) is not None:
                 return
             if not step.read and step.outcome is None:
-                idle_since = idle_since or time.monotonic()
-                self._changed.wait(self._pause(idle_since))
+                self._changed.wait(self._pause())
         self._release()
         raise StopIteration
 
     def close(self) -> None:
-        """Close the file and end the watch. Idempotent; the position can still be read."""
+        """Close the file and end the watch: nothing more is given.
+
+        Idempotent. The position can still be read. Another thread may call it, and so end
+        a wait.
+        """
         self._closed = True
+        self._progress.drop()
+        self._changed.set()
         self._release()
 
     def _release(self) -> None:

@@ -62,14 +62,18 @@ class Hints:
 
     def __init__(self, path: Path, notify: Callable[[], None]) -> None:
         self._observer: BaseObserver | None = None
-        observer = Observer()
+        observer: BaseObserver | None = None
         folder = str(path.absolute().parent)
         try:
+            observer = Observer()  # this alone takes an inotify instance, and may fail
             observer.schedule(_Handler(path, notify), folder, event_filter=_TELLING)
             observer.start()
         except (OSError, RuntimeError) as error:
             logger.info("%s: cannot be watched, only polled: %s", path, error)
-            observer.unschedule_all()
+            if observer is not None:
+                # As it was not started, its stop() would do nothing: this ends the thread
+                # and the descriptors that it has already.
+                observer.on_thread_stop()
         else:
             self._observer = observer
 

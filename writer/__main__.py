@@ -5,56 +5,49 @@ the file is closed.
 """
 
 import argparse
+import json
 import math
-import signal
 import sys
-import time
 from pathlib import Path
-from types import FrameType
 
 from writer.errors import WriterError
 from writer.layout import LayoutError
-from writer.rawwriter import RawWriter
-from writer.simulate import LOADS, START_TIME, simulate
+from writer.recording import Recorded, record
+from writer.simulate import LOADS
 
 
 def main() -> int:
     """Run the command, and return its exit code."""
-    args = _arguments()
-    signals: list[int] = []
-
-    def stop(number: int, _: FrameType | None) -> None:
-        signals.append(number)
-        # Whoever asks twice does not want to wait.
-        signal.signal(number, signal.SIG_DFL)
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop)
-
-    begun, rows, size = time.monotonic(), 0, 0
-    batches = simulate(
-        args.load,
-        seed=args.seed,
-        seconds=args.seconds,
-        batch_seconds=args.batch_ms / 1000,
-        start_time=START_TIME if args.fast else time.time(),
-        realtime=not args.fast,
-    )
+    parser = _parser()
+    args = parser.parse_args()
     try:
-        with RawWriter(args.out, io_version="0.0") as out:
-            for batch in batches:
-                if signals:
-                    break
-                rows += len(out.append(batch.buffer, batch.io_groups, lengths=batch.lengths))
-                size += len(batch.buffer)
+        done = record(
+            args.out,
+            load=args.load,
+            seed=args.seed,
+            seconds=args.seconds,
+            batch_seconds=args.batch_ms / 1000,
+            fast=args.fast,
+            told=_tell if args.tell else None,
+        )
     except (WriterError, LayoutError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(f"{args.out}: {rows:,} rows, {size:,} bytes, {time.monotonic() - begun:.1f} s")
-    return 128 + signals[0] if signals else 0
+    except BrokenPipeError:  # nobody is told any more: whoever started this has died
+        sys.stdout = None  # nor at exit
+        return 1
+    except ValueError as error:
+        parser.error(str(error))
+    if not args.tell:
+        print(f"{args.out}: {done}")
+    return 128 + done.signal if done.signal else 0
 
 
-def _arguments() -> argparse.Namespace:
+def _tell(recorded: Recorded) -> None:
+    print(json.dumps(recorded._asdict()), flush=True)
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m writer",
         description="Write what a simulated detector sends into a raw HDF5 file.",
@@ -75,7 +68,12 @@ def _arguments() -> argparse.Namespace:
         action="store_true",
         help="as fast as possible and always at the same date, not at the pace of the clock",
     )
-    return parser.parse_args()
+    parser.add_argument(
+        "--tell",
+        action="store_true",
+        help="say after each batch what has been recorded so far, as a line of JSON",
+    )
+    return parser
 
 
 def _positive_number(text: str) -> float:

@@ -7,7 +7,6 @@ Format: HDF5 File Format Specification, section II.A, "Disk Format: Level 0A".
 from __future__ import annotations
 
 import os
-import struct
 from typing import NamedTuple
 
 __all__ = ["SIGNATURE", "Superblock", "read_superblock"]
@@ -15,7 +14,7 @@ __all__ = ["SIGNATURE", "Superblock", "read_superblock"]
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _OPEN_FOR_WRITING = 1
 _OPEN_FOR_SWMR = 4
-_LONGEST = 48
+_LONGEST = 52
 
 
 class Superblock(NamedTuple):
@@ -28,6 +27,8 @@ class Superblock(NamedTuple):
     length_size: int
     #: Byte of the file from which addresses count; not 0 behind a user block.
     base: int
+    #: The file is shorter than it says: a copy, for one, that is not complete.
+    cut: bool
 
     @property
     def closed(self) -> bool:
@@ -75,7 +76,14 @@ def read_superblock(fd: int) -> Superblock | None:
     block = os.pread(fd, _LONGEST, start).ljust(_LONGEST, b"\0")
     version = block[8]
     if version < 2:  # no flags in these
-        base = struct.unpack_from("<Q", block, 24 if version == 0 else 28)[0]
-        return Superblock(version, 0, block[13], block[14], base)
-    base = struct.unpack_from("<Q", block, 12)[0]
-    return Superblock(version, block[11], block[9], block[10], base)
+        flags, offset_size, length_size = 0, block[13], block[14]
+        addresses = block[24 if version == 0 else 28 :]
+    else:
+        flags, offset_size, length_size = block[11], block[9], block[10]
+        addresses = block[12:]
+    # The base, one that does not matter here, and the end.
+    base = int.from_bytes(addresses[:offset_size], "little")
+    end = int.from_bytes(addresses[2 * offset_size : 3 * offset_size], "little")
+    # The size after the superblock: a live file only grows.
+    cut = end > os.fstat(fd).st_size
+    return Superblock(version, flags, offset_size, length_size, base, cut)
