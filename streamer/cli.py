@@ -187,7 +187,7 @@ def _stat(file: Path, as_object: bool) -> int:
         for name, value in summary.lines():
             click.echo(f"{click.style(f'{name:<12}', dim=True)} {value}")
         for advice in summary.advice:
-            click.secho(f"\n{advice}", fg="yellow")
+            click.secho(f"\n{click.wrap_text(advice, 80)}", fg="yellow")
     return FAILED if summary.unreadable else 0
 
 

@@ -62,7 +62,7 @@ class Delivered:
     >>> delivered.add(batch.select(batch.rows >= 4), now=2.0)
     >>> delivered.rows, delivered.complete, delivered.rates().io_groups[:3].tolist()
     (8, True, [0.0, 1.5, 0.5])
-    >>> delivered.history()
+    >>> delivered.history(40)
     [2.0, 2.0, 2.0, 2.0]
     """
 
@@ -114,9 +114,9 @@ class Delivered:
         io_groups = (last.io_groups - first.io_groups) / seconds
         return Rates(io_groups, float(io_groups.sum()), (last.bytes - first.bytes) / seconds)
 
-    def history(self) -> list[float]:
-        """Return the rate of messages [Hz] in each full half second so far."""
-        return [count / _STEP_SECONDS for count in self._steps[:-1]]
+    def history(self, most: int) -> list[float]:
+        """Return the rate of messages [Hz] in the last full half seconds, so many at most."""
+        return [count / _STEP_SECONDS for count in self._steps[-1 - most : -1]]
 
 
 def sparkline(values: list[float]) -> str:

@@ -91,10 +91,9 @@ def _follow(written: _Written, load: str, seconds: float) -> tuple[Delivered, li
     begun = time.monotonic()
     delivered, delays = Delivered(), _Delays()
     size = LOADS[load]
-    detector = (
-        f"{size.io_groups} PACMAN cards, {size.io_groups * size.tiles} tiles, "
-        f"{size.hits_per_second:,.0f} hits/s; simulated"
-    )
+    cards, tiles = size.io_groups, size.io_groups * size.tiles
+    detector = f"{_counted(cards, 'PACMAN card')}, {_counted(tiles, 'tile')}, simulated: "
+    detector += f"{size.hits_per_second:,.0f} hits/s"
     facts = [
         ("detector", detector),
         ("a process", f"writes {written.path}"),
@@ -126,6 +125,10 @@ def _follow(written: _Written, load: str, seconds: float) -> tuple[Delivered, li
     for recorded in written.wait():
         delays.handed_over(recorded)
     return delivered, delays.known
+
+
+def _counted(number: int, thing: str) -> str:
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
 class _Delays:

@@ -245,11 +245,20 @@ class DirectRows:
         end, cause = len(refs), cause or headers_cause
         if blank.any():
             end, cause = int(np.argmax(blank)), BLANK
-        taken = np.cumsum(refs["length"][:end], dtype=np.int64)
+        chosen = None if wanted is None else wanted[io_groups[:end]]
+        sizes = refs["length"][:end]
+        taken = np.cumsum(sizes if chosen is None else sizes * chosen, dtype=np.int64)
         if end and taken[-1] > max_bytes:
             end, cause = max(1, int(np.searchsorted(taken, max_bytes, "right"))), None
         size = os.fstat(self._fd).st_size
-        payloads = gather(refs[:end], self._read_into, size, self._marks, final=final)
+        payloads = gather(
+            refs[:end],
+            self._read_into,
+            size,
+            self._marks,
+            final=final,
+            wanted=None if chosen is None else chosen[:end],
+        )
         return narrowed(start, io_groups, payloads, cause, wanted)
 
     def _read_into(self, offset: int, view: memoryview) -> int:

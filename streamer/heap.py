@@ -21,8 +21,10 @@ once something behind it is there.
 from __future__ import annotations
 
 import struct
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -44,11 +46,12 @@ _HEADER = 16
 # Of an object: its index and its length.
 _OBJECT = struct.Struct("<H6xQ")
 _SIGNATURE = b"GCOL\x01"
+_SIGNATURE_WORD, _FIVE_BYTES = int.from_bytes(_SIGNATURE, "little"), 2**40 - 1
 # Stretches of the file with no more than this between them are read as one: chunks of
 # references lie between collections, and a read costs as much as so many bytes.
 _GAP_BYTES = 32 * 1024
-# HDF5 fills up to 16 collections at a time.
-_MAX_MARKS = 64
+# HDF5 fills up to so many collections at a time.
+_OPEN = 16
 # HDF5 lets a collection of several objects grow to this size.
 _LARGE_BYTES = _WALK_BYTES = 64 * 1024
 # The kernel writes whole pages, one after the other.
@@ -67,16 +70,19 @@ class Payloads(NamedTuple):
     cause: str | None
 
 
-class _Group(NamedTuple):
-    """The references ``[first, stop)``, which point into one collection."""
-
-    address: int
-    first: int
-    stop: int
+# The references ``[first, stop)``, which point into one collection: address, first, stop.
+# A bare tuple, as there may be one for each message.
+_Group = tuple[int, int, int]
 
 
 def gather(
-    refs: NDArray[Any], read: ReadInto, file_size: int, marks: Marks, *, final: int = 0
+    refs: NDArray[Any],
+    read: ReadInto,
+    file_size: int,
+    marks: Marks,
+    *,
+    final: int = 0,
+    wanted: NDArray[np.bool_] | None = None,
 ) -> Payloads:
     """Read the messages that references point to, and verify each.
 
@@ -94,6 +100,10 @@ def gather(
     final
         So many of the messages, the first ones, are known to be completely on disk. Of
         the others this is made sure.
+    wanted
+        (N,) bool: the messages to read. The others are not read, beyond what shares a
+        page of the file with one that is, nor verified; they come out as empty. None for
+        all.
 
     Returns
     -------
@@ -124,11 +134,13 @@ def gather(
             bad = int(np.argmin(possible))
             cause = f"its reference is impossible in a file of {file_size} bytes: {refs[bad]}"
             refs, filled = refs[:bad], filled[:bad]
+            wanted = None if wanted is None else wanted[:bad]
     while True:
         rows = None if filled.all() else np.flatnonzero(filled)
         objects = refs if rows is None else refs[rows]
         known = final if rows is None else int(np.searchsorted(rows, final))
-        found = _gather_objects(objects, read, file_size, marks, known)
+        chosen = wanted if rows is None or wanted is None else wanted[rows]
+        found = _gather_objects(objects, read, file_size, marks, known, chosen)
         good = len(found.starts)
         if good == len(objects):
             break
@@ -136,62 +148,98 @@ def gather(
         # it is complete is to be made sure before it is read.
         bad, cause = good if rows is None else int(rows[good]), found.cause
         refs, filled = refs[:bad], filled[:bad]
+        wanted = None if wanted is None else wanted[:bad]
     if rows is None:
         return found._replace(cause=cause)
-    starts = np.zeros(len(refs), np.int64)
-    starts[rows] = found.starts
-    return Payloads(found.buffer, starts, refs["length"].astype(np.int64), cause)
+    starts, lengths = np.zeros((2, len(refs)), np.int64)
+    starts[rows], lengths[rows] = found.starts, found.lengths
+    return Payloads(found.buffer, starts, lengths, cause)
 
 
 def _gather_objects(
-    refs: NDArray[Any], read: ReadInto, file_size: int, marks: Marks, final: int
+    refs: NDArray[Any],
+    read: ReadInto,
+    file_size: int,
+    marks: Marks,
+    final: int,
+    wanted: NDArray[np.bool_] | None,
 ) -> Payloads:
-    """Do what `gather` does, for references of which none is empty."""
+    """Do what `gather` does, for references of which none is empty.
+
+    If not all are there, only the number of those before the bad one means anything.
+    """
     lengths = refs["length"].astype(np.int64)
     if not len(lengths):
         return Payloads(np.empty(0, np.uint8), lengths, lengths, None)
     indices = refs["index"].astype(np.int64)
+    # Which reference each of the following is: they may be sorted, and left out.
     order, groups = _group(refs["address"].astype(np.int64))
     if order is not None:
         lengths, indices = lengths[order], indices[order]
+        wanted = wanted if wanted is None else wanted[order]
     walked: set[int] = set()
     while True:
         places, sizes = _place(groups, lengths, indices, read, file_size, marks, walked)
+        if wanted is None:
+            parts, rows, sought = groups, order, (lengths, indices, places)
+            part_sizes = sizes
+        else:
+            kept = np.flatnonzero(wanted)
+            parts, part_sizes = _split(groups, sizes, kept, places, lengths, read)
+            rows = kept if order is None else order[kept]
+            sought = lengths[kept], indices[kept], places[kept]
         incomplete = []
-        for address, _, stop in groups:
+        for address, _, stop in parts:
             last = stop - 1
-            if (last if order is None else order[last]) >= final and not _is_complete(
-                address, int(places[last]), int(lengths[last]), int(indices[last]), read
+            if (last if rows is None else rows[last]) >= final and not _is_complete(
+                address, *(int(column[last]) for column in sought), read=read
             ):
                 incomplete.append(last)
-        buffer, starts, good = _fetch(groups, lengths, indices, places, sizes, read, file_size)
+        buffer, starts, good = _fetch(parts, *sought, part_sizes, read, file_size)
         good[incomplete] = False
         if good.all():
             break
         # In row order, the first that failed; and the collection that it lies in.
         failed = np.flatnonzero(~good)
-        bad = int(failed[0] if order is None else failed[np.argmin(order[failed])])
-        address = next(group.address for group in groups if group.stop > bad)
+        bad = int(failed[0] if rows is None else failed[np.argmin(rows[failed])])
+        address = next(address for address, _, stop in parts if stop > bad)
         if address in walked:
             cause = (
-                f"object {indices[bad]} of {lengths[bad]} bytes is not, or not completely, in "
-                f"the heap collection at {address}"
+                f"object {sought[1][bad]} of {sought[0][bad]} bytes is not, or not completely, "
+                f"in the heap collection at {address}"
             )
-            row = bad if order is None else int(order[bad])
-            return Payloads(buffer, starts[:row], lengths[:row], cause)
+            row = bad if rows is None else int(rows[bad])
+            return Payloads(buffer, lengths[:row], lengths[:row], cause)
         # It may lie elsewhere than it follows from the lengths: look at each object.
         walked.add(address)
-    for group, size in zip(groups, sizes, strict=True):
-        last = group.stop - 1
+    _mark(marks, groups, lengths, indices, places, sizes)
+    if rows is None:
+        return Payloads(buffer, starts, lengths, None)
+    all_starts, all_lengths = np.zeros((2, len(refs)), np.int64)
+    all_starts[rows], all_lengths[rows] = starts, sought[0]
+    return Payloads(buffer, all_starts, all_lengths, None)
+
+
+def _mark(
+    marks: Marks,
+    groups: list[_Group],
+    lengths: NDArray[np.int64],
+    indices: NDArray[np.int64],
+    places: NDArray[np.int64],
+    sizes: list[int],
+) -> None:
+    """Remember where the next call will go on, or begin once more."""
+    for (address, first, stop), size in zip(groups[-_OPEN:], sizes[-_OPEN:], strict=True):
+        last = stop - 1
         end = int(places[last]) + _HEADER + (int(lengths[last]) + 7 & ~7)
-        marks[group.address, int(indices[group.first])] = int(places[group.first]), size
-        marks[group.address, int(indices[last]) + 1] = end, size
-    for key in list(marks)[:-_MAX_MARKS]:
+        for index, place in (
+            (int(indices[first]), int(places[first])),
+            (int(indices[last]) + 1, end),
+        ):
+            marks.pop((address, index), None)
+            marks[address, index] = place, size
+    for key in list(marks)[: -4 * _OPEN]:
         del marks[key]
-    if order is not None:
-        back = np.argsort(order)
-        starts, lengths = starts[back], lengths[back]
-    return Payloads(buffer, starts, lengths, None)
 
 
 def _group(addresses: NDArray[np.int64]) -> tuple[NDArray[np.int64] | None, list[_Group]]:
@@ -202,9 +250,35 @@ def _group(addresses: NDArray[np.int64]) -> tuple[NDArray[np.int64] | None, list
         heads = addresses[firsts].tolist()
         if order is not None or len(set(heads)) == len(heads):
             stops = [*firsts[1:], len(addresses)]
-            return order, [_Group(*group) for group in zip(heads, firsts, stops, strict=True)]
+            return order, list(zip(heads, firsts, stops, strict=True))
         order = np.argsort(addresses, kind="stable")
         addresses = addresses[order]
+
+
+def _split(
+    groups: list[_Group],
+    sizes: list[int],
+    kept: NDArray[np.int64],
+    places: NDArray[np.int64],
+    lengths: NDArray[np.int64],
+    read: ReadInto,
+) -> tuple[list[_Group], list[int]]:
+    """Leave out of groups what is not kept, and part them where that saves a page."""
+    parts, part_sizes = [], []
+    begin = 0
+    for (address, _, stop), size in zip(groups, sizes, strict=True):
+        end = begin + int(np.searchsorted(kept[begin:], stop))
+        rows = kept[begin:end]
+        if not len(rows):
+            continue
+        gaps = places[rows[1:]] - (places[rows[:-1]] + _HEADER + lengths[rows[:-1]])
+        edges = [0, *(np.flatnonzero(gaps > _PAGE_BYTES) + 1).tolist(), len(rows)]
+        size = size or _stated_size(address, read)
+        for low, high in pairwise(edges):
+            parts.append((address, begin + low, begin + high))
+            part_sizes.append(size)
+        begin = end
+    return parts, part_sizes
 
 
 def _place(
@@ -222,26 +296,31 @@ def _place(
     """
     spans = _HEADER + (lengths + 7 & ~7)
     places = np.cumsum(spans) - spans
-    gaps = np.flatnonzero(indices[1:] - indices[:-1] != 1) + 1
+    firsts = [first for _, first, _ in groups]
+    counts = [stop - first for _, first, stop in groups]
+    gaps = set((np.flatnonzero(indices[1:] - indices[:-1] != 1) + 1).tolist())
     # Where a collection begins, a gap is none.
-    firsts = [group.first for group in groups]
-    gaps = np.setdiff1d(gaps, firsts, assume_unique=True)
-    broken = set((np.searchsorted(firsts, gaps, "right") - 1).tolist())
-    sizes = []
-    for number, group in enumerate(groups):
-        first, stop = group.first, group.stop
+    broken = {bisect_right(firsts, gap) - 1 for gap in gaps.difference(firsts)}
+    heads = places[firsts].tolist()
+    shifts, sizes = [0] * len(groups), [0] * len(groups)
+    search = []
+    for number, ((address, _, _), index) in enumerate(
+        zip(groups, indices[firsts].tolist(), strict=True)
+    ):
         mark = None
-        if group.address not in walked and number not in broken:
-            index = int(indices[first])
-            mark = marks.get((group.address, index), (_HEADER, 0) if index == 1 else None)
+        if address not in walked and number not in broken:
+            mark = marks.get((address, index), (_HEADER, 0) if index == 1 else None)
         if mark is None:
-            walked.add(group.address)
-            wanted = indices[first:stop].tolist()
-            places[first:stop], size = _walk(group.address, wanted, read, file_size)
+            search.append(number)
         else:
-            size = mark[1]
-            places[first:stop] += mark[0] - int(places[first])
-        sizes.append(size)
+            shifts[number] = mark[0] - heads[number]
+            sizes[number] = mark[1]
+    places += np.repeat(shifts, counts)
+    for number in search:
+        address, first, stop = groups[number]
+        walked.add(address)
+        sought = indices[first:stop].tolist()
+        places[first:stop], sizes[number] = _walk(address, sought, read, file_size)
     return places, sizes
 
 
@@ -273,7 +352,7 @@ def _walk(
     return [0 if index in twice else found.get(index, 0) for index in wanted], size
 
 
-def _is_complete(address: int, place: int, length: int, index: int, read: ReadInto) -> bool:
+def _is_complete(address: int, length: int, index: int, place: int, *, read: ReadInto) -> bool:
     """Tell whether an object is on disk to its last byte, if its header is."""
     size = _stated_size(address, read)
     behind = place + _HEADER + (length + 7 & ~7)
@@ -304,26 +383,29 @@ def _fetch(
     Updates `sizes`.
     """
     ends = places + _HEADER + lengths
+    if not groups:
+        return np.empty(0, np.uint8), ends, np.ones(0, bool)
     # Of each collection, the part from its first object to its last, or from its header
     # if that has not been seen; of the file, what is near together in one stretch.
-    firsts = [group.first for group in groups]
+    firsts = [first for _, first, _ in groups]
     highs = np.maximum.reduceat(ends, firsts).tolist()
     lows = [
         low if low > _HEADER and size else 0
         for low, size in zip(np.minimum.reduceat(places, firsts).tolist(), sizes, strict=True)
     ]
     reach = highs[:]
-    for number, group in enumerate(groups):
+    for number, (address, _, _) in enumerate(groups):
         # One large message, or a damaged length: the collection has to state as much before
         # memory is taken for it.
         if highs[number] > max(sizes[number], _LARGE_BYTES):
-            sizes[number] = _stated_size(group.address, read)
+            sizes[number] = _stated_size(address, read)
             reach[number] = min(highs[number], sizes[number])
     stretches: list[list[int]] = []
     shifts = [0] * len(groups)
     total = 0
-    for low, number in sorted((group.address + lows[k], k) for k, group in enumerate(groups)):
-        high = max(low, min(groups[number].address + reach[number], file_size))
+    for low, number in sorted((group[0] + lows[k], k) for k, group in enumerate(groups)):
+        address = groups[number][0]
+        high = max(low, min(address + reach[number], file_size))
         if stretches and low - stretches[-1][1] <= _GAP_BYTES:
             total += max(0, high - stretches[-1][1])
             stretches[-1][1] = max(high, stretches[-1][1])
@@ -331,7 +413,7 @@ def _fetch(
             stretches.append([low, high, total])
             total += high - low
         # What to add to an offset in the collection for one in the buffer.
-        shifts[number] = stretches[-1][2] - stretches[-1][0] + groups[number].address
+        shifts[number] = stretches[-1][2] - stretches[-1][0] + address
     buffer = np.empty(max(total, _HEADER), np.uint8)
     view = buffer.data
     there = total
@@ -341,8 +423,7 @@ def _fetch(
             buffer[at + got : at + high - low] = 0
             there = min(there, at + got)
 
-    counts = [group.stop - group.first for group in groups]
-    heads = places + (np.repeat(shifts, counts) if len(groups) > 1 else shifts[0])
+    heads = places + np.repeat(shifts, [stop - first for _, first, stop in groups])
     starts = heads + _HEADER
     good = starts + lengths <= there
     # An object begins at any byte, so: the words at every byte.
@@ -350,15 +431,18 @@ def _fetch(
     inside = heads if good.all() else np.where(good, heads, 0)
     good &= words[inside] == indices
     good &= words[inside + 8] == lengths
-    for number, group in enumerate(groups):
+
+    # The collections' own headers, of those that were read from their beginning.
+    begins = np.where((np.array(lows) == 0) & (np.array(shifts) + _HEADER <= there), shifts, -1)
+    stated = np.where(words[np.maximum(begins, 0)] & _FIVE_BYTES == _SIGNATURE_WORD, begins, -1)
+    read_sizes = np.where(stated >= 0, words[np.maximum(stated, 0) + 8], 0).tolist()
+    for number, (address, first, stop) in enumerate(groups):
         if not lows[number]:
-            at = shifts[number]
-            sizes[number] = _collection_size(view[at : min(at + _HEADER, there)])
+            sizes[number] = read_sizes[number]
         elif highs[number] > sizes[number]:  # it has grown since it was marked
-            sizes[number] = _stated_size(group.address, read)
+            sizes[number] = _stated_size(address, read)
         if highs[number] > sizes[number]:
-            rows = slice(group.first, group.stop)
-            good[rows] &= ends[rows] <= sizes[number]
+            good[first:stop] &= ends[first:stop] <= sizes[number]
     return buffer, starts, good
 
 

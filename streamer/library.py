@@ -22,6 +22,7 @@ from writer.layout import IO_GROUPS, MSG_HEADERS, MSGS, Meta
 
 __all__ = ["LibraryRows"]
 
+
 class LibraryRows:
     """The rows of a raw file, through h5py alone.
 

@@ -74,17 +74,23 @@ def showing(title: str, facts: list[tuple[str, str]]) -> Iterator[Callable[[Show
     from rich.constrain import Constrain
     from rich.live import Live
 
+    latest: Shown | None = None
     with Live(auto_refresh=False) as live:
 
+        def redraw() -> None:
+            if latest is not None:
+                # Room for the terminal's own "^C", which would otherwise begin a new line.
+                live.update(Constrain(_panel(latest), live.console.width - 4), refresh=True)
+
         def draw(shown: Shown) -> None:
-            nonlocal due
+            nonlocal due, latest
+            latest = shown
             if shown.seconds >= due:
                 due = shown.seconds + _REDRAW_SECONDS
-                # Room for the terminal's own "^C", which would otherwise begin a new line.
-                panel = Constrain(_panel(shown), live.console.width - 4)
-                live.update(panel, refresh=True)
+                redraw()
 
         yield draw
+        redraw()
 
 
 def _line(shown: Shown) -> str:
@@ -131,7 +137,7 @@ def _panel(shown: Shown) -> RenderableType:
     figures = f"{rates.messages_per_second:,.0f}", f"{delivered.rows:,}"
     groups.add_row("all", figures[0], f"{byte_figure(rates.bytes_per_second)}/s", figures[1])
 
-    history = delivered.history()[-_SPARKLINE_STEPS:]
+    history = delivered.history(_SPARKLINE_STEPS)
     delay = "" if shown.delay is None else f"{1e3 * shown.delay:.0f} ms"
     facts = Table.grid(padding=(0, 1))
     facts.add_column(style="dim", no_wrap=True, min_width=10)

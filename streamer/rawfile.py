@@ -435,6 +435,7 @@ class RawFile:
 
     def _any_written(self, start: int, stop: int) -> bool:
         """Tell whether any of these rows is neither empty nor of io_group 0."""
+
         def is_written(row: int) -> bool:
             return self._source.load(row, row + 1, 0, None, _ALL_BYTES).stop > row
 

@@ -7,7 +7,8 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import click
@@ -46,7 +47,7 @@ class Commands(click.Group):
             raise click.ClickException(str(error)) from error
         except BrokenPipeError:
             # Nobody wants the rest, as behind "| head"; nor what is still in the buffer.
-            with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - a device
+            with Path(os.devnull).open("wb") as nowhere:
                 os.dup2(nowhere.fileno(), sys.stdout.fileno())
             return 0
         except OSError as error:
@@ -72,7 +73,7 @@ def run(commands: Commands, arguments: Sequence[str] | None = None) -> int:
     int
         The exit code.
     """
-    with _said_in_lines():
+    with _streams_open(), _said_in_lines():
         try:
             code = commands.main(
                 None if arguments is None else list(arguments),
@@ -89,6 +90,18 @@ def run(commands: Commands, arguments: Sequence[str] | None = None) -> int:
         except click.Abort:
             return INTERRUPTED
     return code if isinstance(code, int) else 0
+
+
+@contextmanager
+def _streams_open() -> Iterator[None]:
+    """Open those that whoever started this has closed: no other file must take their place."""
+    with ExitStack() as opened:
+        for name in ("stdout", "stderr"):
+            if getattr(sys, name) is None:
+                opened.callback(setattr, sys, name, None)
+                nowhere = opened.enter_context(Path(os.devnull).open("w"))
+                setattr(sys, name, nowhere)
+        yield
 
 
 class _Lines(logging.Handler):

@@ -30,8 +30,10 @@ __all__ = [
 ]
 
 _KINDS = ("unknown", *(kind.name.lower() for kind in MessageType))
-_KIND_OF_LETTER = np.zeros(256, np.intp)
-_KIND_OF_LETTER[[*MessageType]] = np.arange(1, len(_KINDS))
+_LETTERS = [kind.value for kind in MessageType]
+_KIND_OF_LETTER = np.array(
+    [1 + _LETTERS.index(letter) if letter in _LETTERS else 0 for letter in range(256)], np.intp
+)
 
 _LINE = "%9d %8d  %s  %s %6s  %s\n"
 #: Above the lines of :func:`as_text`.

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from streamer.errors import FileReplaced, NotReady
 from streamer.opening import open_descriptor
 from streamer.rawfile import RawFile
-from writer.layout import PAUSED
+from writer.layout import PAUSED, WRITING
 from writer.lock import is_locked
 from writer.superblock import read_superblock
 
@@ -90,9 +90,9 @@ def judge(raw: RawFile) -> Judgement:
     Notes
     -----
     The marks in the file's superblock tell whether it is closed. If it is not, then a
-    :class:`writer.RawWriter` on this computer is known by the lock that it holds, and any
-    other writer by its writing: the file has changed within the last 5 s, or does so while
-    it is watched, for 1 s. A writer that pauses for longer cannot be told from a dead one.
+    :class:`writer.RawWriter` is known by the lock that it holds, and any other writer by its
+    writing: the file has changed within the last 5 s, or does so while it is watched, for
+    1 s. One that pauses for longer cannot be told from a dead one.
     """
     fd = open_descriptor(raw.path)
     try:
@@ -131,7 +131,9 @@ def _look(raw: RawFile, fd: int, first: tuple[int, int]) -> Judgement | None:
     if superblock.closed:
         return _judge_closed(raw, fd, recent)
     if is_locked(fd):
-        return Judgement(State.LIVE, "a RawWriter on this computer has it open")
+        return Judgement(State.LIVE, "a RawWriter has it open")
+    # Where its lock is not seen, as on some file servers, a RawWriter has to be seen writing.
+    recent = recent and raw.meta.finished != WRITING
     if recent or _stamp(fd) != first:
         return Judgement(State.LIVE, f"open for writing, and last written {_ago(fd)}")
     if superblock.version < 3:

@@ -72,7 +72,8 @@ class Summary(NamedTuple):
         if self.unreadable is not None:
             said.append(
                 f"{self.unreadable}. The file is damaged there: copy it to another disk before "
-                "anything else, and look at the messages of the kernel about the disk."
+                "anything else, and look at the messages of the kernel about the disk. Payload "
+                "and io_groups are those of the rows before it."
             )
         return said
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 from typing import Any
 
@@ -12,6 +12,9 @@ from numpy.typing import ArrayLike, NDArray
 from writer.errors import BadBatch, LengthMismatch
 
 __all__ = ["Buffer", "field_column", "message_column"]
+
+# A reference has 4 bytes for the length.
+_LONGEST = 2**32 - 1
 
 #: Anything with contiguous bytes inside.
 Buffer = bytes | bytearray | memoryview | NDArray[Any]
@@ -55,7 +58,11 @@ def message_column(
         msg = "msgs is one message, not a list of them; a buffer of many needs lengths"
         raise BadBatch(msg)
     else:
-        joined, sizes = _join(msgs if isinstance(msgs, list) else list(msgs))
+        joined, sizes = _join(msgs if isinstance(msgs, list) else list(_iterator(msgs)))
+    if joined.size > _LONGEST and max(sizes) > _LONGEST:
+        row = int(np.argmax(sizes))
+        msg = f"message {row} of the batch has {sizes[row]} bytes, and may have {_LONGEST}"
+        raise BadBatch(msg)
     count = len(sizes)
     column = np.empty(count, dtype=object)
     if count and joined.size == count * sizes[0] and min(sizes) == max(sizes) and sizes[0]:
@@ -67,22 +74,33 @@ def message_column(
     return column, joined.size
 
 
-def _join(msgs: list[Any]) -> tuple[NDArray[np.uint8], Sequence[int]]:
+def _iterator(msgs: Any) -> Iterator[Any]:
     try:
-        joined = b"".join(msgs)
-        sizes = list(map(len, msgs))
-    except (TypeError, BufferError, ValueError) as error:
-        for row, message in enumerate(msgs):
-            try:
-                memoryview(message).cast("B")
-            except (TypeError, BufferError, ValueError):
-                msg = f"message {row} of the batch is not bytes: {type(message).__name__}"
-                raise BadBatch(msg) from error
-        msg = f"the messages of the batch are not bytes: {error}"
+        return iter(msgs)
+    except TypeError as error:
+        msg = f"msgs is no list of messages: {type(msgs).__name__}"
         raise BadBatch(msg) from error
-    if sum(sizes) != len(joined):  # len() counts elements of more than one byte
-        sizes = [memoryview(message).nbytes for message in msgs]
-    return np.frombuffer(joined, dtype="u1"), sizes
+
+
+def _join(msgs: list[Any]) -> tuple[NDArray[np.uint8], Sequence[int]]:
+    if set(map(type, msgs)) <= {bytes, bytearray}:
+        sizes = list(map(len, msgs))
+    else:  # len() counts elements, of more than one byte or of none
+        sizes = [_byte_count(row, message) for row, message in enumerate(msgs)]
+    return np.frombuffer(b"".join(msgs), dtype="u1"), sizes
+
+
+def _byte_count(row: int, message: Any) -> int:
+    try:
+        view = memoryview(message)
+    except (TypeError, BufferError, ValueError) as error:
+        msg = f"message {row} of the batch is not bytes: {type(message).__name__}"
+        raise BadBatch(msg) from error
+    # One number, of which a whole array may have been meant; pieces; or pointers.
+    if view.ndim == 0 or not view.c_contiguous or "O" in view.format:
+        msg = f"message {row} of the batch is not contiguous bytes: {type(message).__name__}"
+        raise BadBatch(msg)
+    return view.nbytes
 
 
 def _cut(buffer: Any, lengths: ArrayLike) -> tuple[NDArray[np.uint8], Sequence[int]]:
@@ -91,7 +109,11 @@ def _cut(buffer: Any, lengths: ArrayLike) -> tuple[NDArray[np.uint8], Sequence[i
     except (TypeError, ValueError, BufferError) as error:
         msg = f"with lengths, msgs is one contiguous buffer, not {type(buffer).__name__}"
         raise BadBatch(msg) from error
-    sizes = np.asarray(lengths)
+    try:
+        sizes = np.asarray(lengths)
+    except ValueError as error:
+        msg = f"lengths is not a column of integers: {error}"
+        raise BadBatch(msg) from error
     if sizes.ndim != 1 or (sizes.size and sizes.dtype.kind not in "iu"):
         msg = f"lengths is not a column of integers: shape {sizes.shape}, dtype {sizes.dtype}"
         raise BadBatch(msg)
@@ -99,8 +121,10 @@ def _cut(buffer: Any, lengths: ArrayLike) -> tuple[NDArray[np.uint8], Sequence[i
         row = int(np.argmax(sizes < 0))
         msg = f"message {row} of the batch has the length {sizes[row]}"
         raise BadBatch(msg)
-    if sizes.sum() != joined.size:
-        msg = f"the lengths make up {sizes.sum()} bytes, the buffer has {joined.size}"
+    # Each by itself first: a sum of such lengths could overflow.
+    if (sizes > joined.size).any() or sizes.sum() != joined.size:
+        total = sum(sizes.tolist())
+        msg = f"the lengths make up {total} bytes, the buffer has {joined.size}"
         raise BadBatch(msg)
     return joined, sizes.tolist()
 
@@ -137,7 +161,11 @@ def field_column(name: str, values: ArrayLike, count: int, dtype: np.dtype[Any])
     >>> field_column("io_groups", [1, 2], 2, np.dtype("u1"))
     array([1, 2], dtype=uint8)
     """
-    found = np.asarray(values)
+    try:
+        found = np.asarray(values)
+    except ValueError as error:  # lists of different lengths
+        msg = f"{name} is not one value a message: {error}"
+        raise BadBatch(msg) from error
     if found.ndim == 0:
         found = np.broadcast_to(found, count)
     if found.shape != (count,):

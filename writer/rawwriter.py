@@ -314,6 +314,7 @@ class RawWriter:
             except BaseException as error:
                 self._broken = f"{type(error).__name__}: {error}"
                 if isinstance(error, Exception):
+                    _detach(self._file)
                     msg = (
                         f"{self.path}: HDF5 failed to write rows {self._rows} to "
                         f"{self._rows + count - 1}; those before are committed: {error}"
@@ -398,12 +399,7 @@ class RawWriter:
             return
         try:
             if self._broken is None:
-                if self._finished is not None:
-                    self._finished.write(np.array(self._rows if finished else PAUSED))
-                self._stamp_modified()
-                h5f.flush(file.id)
-                if self._fsync:
-                    os.fsync(self._fd)
+                self._stamp_end(file, self._rows if finished else PAUSED)
             self._modified = self._finished = None
             file.close()
         except (OSError, RuntimeError, ValueError) as error:
@@ -411,6 +407,20 @@ class RawWriter:
             raise CannotWrite(msg) from error
         finally:
             os.close(self._fd)
+
+    def _stamp_end(self, file: h5py.File, mark: int) -> None:
+        try:
+            if self._finished is not None:
+                self._finished.write(np.array(mark))
+            self._stamp_modified()
+            h5f.flush(file.id)
+            if self._fsync:
+                os.fsync(self._fd)
+        except (OSError, RuntimeError, ValueError):
+            _detach(file)
+            with suppress(OSError, RuntimeError, ValueError):  # the first error says more
+                file.close()
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -432,6 +442,17 @@ def _attribute(group: h5py.Group, name: str) -> h5a.AttrID | None:
     """Open an attribute, to be written in place: h5py would replace it."""
     label = name.encode()
     return h5a.open(group.id, label) if h5a.exists(group.id, label) else None
+
+
+def _detach(file: h5py.File) -> None:
+    """Let HDF5 write what it still holds into nothing.
+
+    After a failed write it cannot close the file. It tries again when the process ends, and
+    crashes then, unless its writes succeed. None of them belongs to a committed row.
+    """
+    nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    os.dup2(nothing, file.id.get_vfd_handle(), inheritable=False)
+    os.close(nothing)
 
 
 def _write(

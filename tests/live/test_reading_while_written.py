@@ -12,6 +12,7 @@ from writer import RawWriter
 from .reader import open_soon
 from .writers import KINDS, Writer, io_group, message, running, size_of, wrong_rows
 
+IN_PLACE_SECONDS = 1.0
 FLAGS = 11  # where the superblock says that the file is open for writing
 
 # By messages a batch: how many batches, what pause between them, which sizes of messages.
@@ -29,6 +30,10 @@ class Reading:
         """Refresh, read what is new, check all of it; return how many rows were new."""
         before = self._writer.committed
         rows = self.file.refresh()
+        # HDF5 rewrites the last chunk in its old place; meanwhile nobody can read it.
+        deadline = time.monotonic() + IN_PLACE_SECONDS
+        while rows < before and time.monotonic() < deadline:
+            rows = self.file.refresh()
         after = self._writer.committed
         assert len(self.file) == rows
         assert rows >= self.seen, "rows were taken back"

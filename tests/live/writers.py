@@ -246,13 +246,17 @@ class Lines:
 
     def take(self, timeout: float = 0.0) -> list[str]:
         """Return the lines printed since, after waiting so long for the first of them."""
+        if self.ended:
+            return []
         with selectors.DefaultSelector() as selector:
             selector.register(self._descriptor, selectors.EVENT_READ)
-            while not self.ended and selector.select(timeout):
+            while selector.select(timeout):
                 timeout = 0.0
                 chunk = os.read(self._descriptor, 1 << 16)
+                if not chunk:
+                    self.ended = True
+                    break
                 self._rest += chunk
-                self.ended = not chunk
         *lines, self._rest = self._rest.split(b"\n")
         return [line.decode() for line in lines]
 
