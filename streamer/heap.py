@@ -182,9 +182,9 @@ def _gather_objects(
         places, sizes = _place(groups, lengths, indices, read, file_size, marks, walked)
         if wanted is None:
             parts, rows, sought = groups, order, (lengths, indices, places)
-            part_sizes = sizes
+            part_sizes, gap = sizes, _GAP_BYTES
         else:
-            kept = np.flatnonzero(wanted)
+            kept, gap = np.flatnonzero(wanted), _PAGE_BYTES
             parts, part_sizes = _split(groups, sizes, kept, places, lengths, read)
             rows = kept if order is None else order[kept]
             sought = lengths[kept], indices[kept], places[kept]
@@ -195,7 +195,7 @@ def _gather_objects(
                 address, *(int(column[last]) for column in sought), read=read
             ):
                 incomplete.append(last)
-        buffer, starts, good = _fetch(parts, *sought, part_sizes, read, file_size)
+        buffer, starts, good = _fetch(parts, *sought, part_sizes, read, file_size, gap)
         good[incomplete] = False
         if good.all():
             break
@@ -377,6 +377,7 @@ def _fetch(
     sizes: list[int],
     read: ReadInto,
     file_size: int,
+    gap: int,
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.bool_]]:
     """Read the objects; return the bytes, where in them each message is, and if it is right.
 
@@ -406,7 +407,7 @@ def _fetch(
     for low, number in sorted((group[0] + lows[k], k) for k, group in enumerate(groups)):
         address = groups[number][0]
         high = max(low, min(address + reach[number], file_size))
-        if stretches and low - stretches[-1][1] <= _GAP_BYTES:
+        if stretches and low - stretches[-1][1] <= gap:
             total += max(0, high - stretches[-1][1])
             stretches[-1][1] = max(high, stretches[-1][1])
         else:

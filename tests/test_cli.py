@@ -221,19 +221,20 @@ def batch_of(*datas: bytes) -> Batch:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_help_of_each_command_has_an_example(name: str):
+def test_help_of_each_command_has_an_example(name: str, capfd: pytest.CaptureFixture):
     """It says how the command is called, with an example."""
-    done = run(name, "--help")
-    assert (done.code, done.err) == (0, "")
-    assert re.search(rf"Examples:\n +streamer {name}", done.out)
+    assert main([name, "--help"]) == 0
+    said = capfd.readouterr()
+    assert not said.err
+    assert re.search(rf"Examples:\n +streamer {name}", said.out)
 
 
 def test_help_names_the_commands():
-    """The command's own help lists them all, and begins with examples too."""
+    """The command's own help lists them all, and ends with examples too."""
     done = run("--help")
-    assert done.code == 0
+    assert (done.code, done.err) == (0, "")
     assert all(re.search(rf"^  {name} +\w", done.out, re.MULTILINE) for name in COMMANDS)
-    assert "streamer demo" in done.out
+    assert re.search(r"Examples:\n +streamer demo", done.out)
 
 
 def test_version(capfd: pytest.CaptureFixture):
@@ -849,9 +850,7 @@ def test_demo_leaves_nothing_after_ctrl_c(tmp_path: Path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)]
-)
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_demo_leaves_nothing_after_signals(number: int, code: int, tmp_path: Path):
     """Nor when it is told to end in another way, in a pipe."""
     with called("demo", "--seconds", 600, "--load", "tile", TMPDIR=str(tmp_path)) as call:
