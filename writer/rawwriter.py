@@ -195,9 +195,8 @@ class RawWriter:
                 break
             time.sleep(0.005)
         msg = (
-            f"{self.path}: marked as open for writing. Its writer was killed, or another "
-            f"program is writing it. Once nobody is, copy what it holds into a new file: "
-            f"streamer recover {self.path} OUT"
+            f"{self.path}: marked as open for writing: its writer was killed, or another "
+            f"program is writing it. All that it holds can be read; go on in a new file"
         )
         raise WriterKilled(msg)
 
@@ -387,7 +386,8 @@ class RawWriter:
         ----------
         finished
             Whether the run is over: stamps the mark that tells followers so, in files
-            that were made by this project. False if somebody will continue the file.
+            that were made by this project. False if somebody will continue the file; so
+            it is, too, if the body of a ``with`` fails.
 
         Raises
         ------
@@ -431,7 +431,8 @@ class RawWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.close()
+        # Who is told to stop, by Ctrl-C or a cancellation, ends the run; who fails does not.
+        self.close(finished=kind is None or not issubclass(kind, Exception))
 
     def __repr__(self) -> str:
         state = "closed" if self._file is None else "open"

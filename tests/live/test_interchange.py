@@ -375,7 +375,7 @@ def test_file_of_a_living_stranger_is_refused(path: Path):
 
 @pytest.mark.parametrize("kind", ["rawwriter", "datasets"])
 def test_file_of_a_killed_writer_is_not_continued(kind: str, path: Path, stock):
-    """The error says that it was killed and what recovers it; no byte changes."""
+    """The error says that it was killed and what to do; no byte changes."""
     with running(kind, path, batch=100, batches=10**6, size="mixed") as writer:
         writer.wait_for(1000)
         writer.kill()
@@ -384,7 +384,8 @@ def test_file_of_a_killed_writer_is_not_continued(kind: str, path: Path, stock):
     for way in ("RawWriter", "to_rawfile"):
         with pytest.raises(WriterKilled, match="killed") as caught:
             second_writer(way, path, 0)
-        assert f"streamer recover {path}" in str(caught.value)
+        assert f"{path}: " in str(caught.value)
+        assert "go on in a new file" in str(caught.value)
         assert path.read_bytes() == before
     with pytest.raises(OSError, match="Unable to"):
         second_writer("stock", path, 0)
