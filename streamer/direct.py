@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import h5py
 import numpy as np
 from h5py import h5d, h5z
+from h5py._objects import phil
 from numpy.typing import NDArray
 
 from streamer.handle import Handle
@@ -81,7 +82,8 @@ class _Column:
 
     def _chunk(self, first: int) -> bytes:
         try:
-            skipped, stored = self.dataset.read_direct_chunk((first,))
+            with phil:  # the lock of h5py, which 3.14 forgets here: another thread crashes it
+                skipped, stored = self.dataset.read_direct_chunk((first,))
         except (OSError, RuntimeError, ValueError, MemoryError):
             # Of a chunk that is not there h5py may ask any size, and for memory to hold it.
             if self.dataset.get_chunk_info_by_coord((first,)).byte_offset is None:
@@ -187,8 +189,6 @@ class DirectRows:
         if superblock.offset_size != 8 or superblock.length_size != 8:
             return False
         if file[MSG_HEADERS].dtype.hasobject:  # texts, which lie in the heap too
-            return False
-        if file[MSG_HEADERS].dtype.hasobject:
             return False
         for name in (MSGS, MSG_HEADERS):
             plan = file[name].id.get_create_plist()

@@ -118,7 +118,8 @@ class Steps:
         self.start = start
         self._until = until
         self._wanted = None if io_groups is None else _chosen(io_groups)
-        self._max_bytes = max_batch_bytes
+        # A batch is half of it: whoever iterates has one still while the next is read.
+        self._max_bytes = max(1, max_batch_bytes // 2)
         # The lock makes a step that was abandoned, because its caller was cancelled, and
         # the next one follow each other. All below belongs to who holds it, and says only
         # what was found out: whether a step was delivered makes no difference to it.

@@ -353,6 +353,21 @@ def test_object_index_in_use_twice_is_not_believed():
     assert found.cause
 
 
+@pytest.mark.parametrize("step", [1, 3])
+def test_message_that_moved_to_the_place_of_another(step):
+    """Of equal messages one is removed: marks then lead to another of the same length."""
+    image, refs, datas, heap = long_file(40, 136)
+    marks: dict = {}
+    for row in range(0, 40, step):
+        found = gather(refs[row : row + step], Reads(image), len(image), marks, final=step)
+        assert found.cause is None
+    del heap.collections[0].objects[2]
+    image = heap.image()
+    for row in range(3, 40, step):
+        found = gather(refs[row : row + step], Reads(image), len(image), marks, final=step)
+        assert messages(found) == datas[row : row + step]
+
+
 def test_cut_at_every_byte_gives_the_messages_before_it():
     """A file that shrinks while it is read ends the rows, and raises nothing."""
     image, refs, datas, parts = small_file(MIXED)
