@@ -26,6 +26,5 @@ def table(title: str, rows: list[tuple[str, str, float, float, float]]) -> None:
     for work, unit, stock, ours, floor in rows:
         ratio = ours / stock
         verdict = "" if ratio >= floor else "  MISSED"
-        print(
-            f"{work:46} {stock:>12,.0f} {ours:>12,.0f} {ratio:>6.1f}x {floor:>5.1f}x{verdict} {unit}"
-        )
+        figures = f"{stock:>12,.0f} {ours:>12,.0f} {ratio:>6.1f}x {floor:>5.1f}x"
+        print(f"{work:46} {figures}{verdict} {unit}")
