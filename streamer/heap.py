@@ -356,13 +356,15 @@ def _is_complete(address: int, length: int, index: int, place: int, *, read: Rea
     """Tell whether an object is on disk to its last byte, if its header is."""
     size = _stated_size(address, read)
     behind = place + _HEADER + (length + 7 & ~7)
-    if behind + _HEADER <= size:
-        header = memoryview(bytearray(_HEADER))
-        if read(address + behind, header) < _HEADER:
-            return False
+    header = memoryview(bytearray(_HEADER))
+    if behind + _HEADER <= size and read(address + behind, header) == _HEADER:
         next_index, next_length = _object(header, 0)
-        return next_index == index + 1 or (next_index == 0 and next_length == size - behind)
-    # Nothing fits behind it: then what its last page holds of it.
+        # While a collection grows, its first page may state a size that the header of its
+        # free space does not have yet.
+        free = next_index == 0 and _HEADER <= next_length <= size - behind
+        if free or next_index == index + 1:
+            return True
+    # Nothing is behind it, or nothing fits there: then what its last page holds of it.
     start, stop = address + place, address + place + _HEADER + length
     start = max(start, (stop - 1) // _PAGE_BYTES * _PAGE_BYTES)
     tail = memoryview(bytearray(stop - start))

@@ -83,7 +83,7 @@ def open_rows(fd: int, path: Path) -> DirectRows | LibraryRows:
             raise LayoutError(msg)
         try:
             with _one_at_a_time:
-                return _open_once(fd, path, superblock)
+                return _open_once(fd, path, superblock, lenient=not left)
         except TRANSIENT as error:
             if left:
                 continue
@@ -99,7 +99,9 @@ def open_rows(fd: int, path: Path) -> DirectRows | LibraryRows:
     raise AssertionError  # the last try returns or raises
 
 
-def _open_once(fd: int, path: Path, superblock: Superblock) -> DirectRows | LibraryRows:
+def _open_once(
+    fd: int, path: Path, superblock: Superblock, *, lenient: bool
+) -> DirectRows | LibraryRows:
     shared = Handle.find(fd)
     if shared is not None:
         now = read_meta_anew(fd, path)
@@ -107,7 +109,7 @@ def _open_once(fd: int, path: Path, superblock: Superblock) -> DirectRows | Libr
             return DirectRows(shared, os.dup(fd))
         shared.spoil()  # the file was started anew in the same place
     with GuardedFile(fd) as raw, h5py.File(raw, "r") as file:
-        meta = _checked_meta(file, path, superblock)
+        meta = _checked_meta(file, path, superblock, lenient=lenient)
         if not DirectRows.can_read(file, superblock):
             return LibraryRows(os.dup(fd), meta)
     file = h5py.File(open_unlocked(_name(fd, path), swmr=True))
@@ -130,7 +132,7 @@ def _open_flagged(fd: int, path: Path, superblock: Superblock) -> DirectRows:
         try:
             raw = opened.enter_context(GuardedFile(fd))
             file = opened.enter_context(h5py.File(raw, "r"))
-            meta = _checked_meta(file, path, superblock)
+            meta = _checked_meta(file, path, superblock, lenient=True)
             if not DirectRows.can_read(file, superblock):
                 msg = f"{path}: open for writing without SWMR, and not the plain case"
                 raise NotReady(msg)
@@ -142,9 +144,10 @@ def _open_flagged(fd: int, path: Path, superblock: Superblock) -> DirectRows:
     return DirectRows(handle, os.dup(fd))
 
 
-def _checked_meta(file: h5py.File, path: Path, superblock: Superblock) -> Meta:
+def _checked_meta(file: h5py.File, path: Path, superblock: Superblock, *, lenient: bool) -> Meta:
+    # Texts that stay damaged cost no row: only a version that somebody asks for is missed.
     try:
-        return read_meta(find_layout(file, path).meta, path)
+        return read_meta(find_layout(file, path).meta, path, lenient=lenient)
     except LayoutError as error:
         if not superblock.cut and (superblock.closed or superblock.version < 3):
             raise

@@ -276,7 +276,7 @@ class RawFile:
             if cause is None:
                 return batch
             row = start + len(batch)
-            if row < self._final_below or not left:
+            if self.is_final(row) or not left:
                 raise RowUnreadable(self.path, row, cause)
             self._retrying(lambda: self._source.refresh())
         raise AssertionError  # the last try returns or raises
@@ -353,8 +353,10 @@ class RawFile:
         return Some(batch, loaded.stop, loaded.cause)
 
     def is_final(self, row: int) -> bool:
-        """Tell whether a row is known to be on disk as it will stay."""
-        return row < self._final_below
+        """Tell whether a row will stay as it is: trying again does not help."""
+        superblock = read_superblock(self._fd)
+        # While somebody writes, also a chunk of old rows may be in the middle of a change.
+        return row < self._final_below and superblock is not None and superblock.closed
 
     def _load(
         self, start: int, stop: int, wanted: NDArray[np.bool_] | None, max_bytes: int

@@ -31,10 +31,12 @@ from writer.simulate import START_TIME, simulate
 ROOT = Path(__file__).parents[1]
 COMMANDS = ("tail", "stat", "simulate", "demo")
 SECONDS = 30.0
-# Long ago for a file system, so that a dead writer's file does not look recent.
-OLD = time.time() - 3600
 
 # ------------------------------------------------------------------- around the command
+
+
+def an_hour_ago() -> float:
+    return time.time() - 3600
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -651,7 +653,7 @@ def test_stat_of_a_file_of_larpix_control(tmp_path: Path):
     found = json.loads(run("stat", path, "--json").out)
     assert (found["state"], found["rows"], found["writer"]) == ("closed", 10, None)
     assert "again for each batch" in found["because"]
-    os.utime(path, (OLD, OLD))
+    os.utime(path, (an_hour_ago(), an_hour_ago()))
     assert "60 min ago" in json.loads(run("stat", path, "--json").out)["because"]
 
 
@@ -659,7 +661,7 @@ def test_stat_of_a_file_that_a_rawwriter_has(tmp_path: Path):
     """It is live by the writer's lock, however long the writer pauses."""
     with RawWriter(tmp_path / "raw.h5") as out:
         out.append([b"message"], 1)
-        os.utime(out.path, (OLD, OLD))
+        os.utime(out.path, (an_hour_ago(), an_hour_ago()))
         assert states(out.path) == "live"
 
 
@@ -678,7 +680,7 @@ def test_stat_watches_a_file_that_looks_abandoned(tmp_path: Path):
     with running("file", path, batch=10, batches=10_000, pause=0.02) as other:
         other.wait_for(10)
         with RawFile(path) as raw:
-            os.utime(path, (OLD, OLD))
+            os.utime(path, (an_hour_ago(), an_hour_ago()))
             assert file_state(raw) is State.LIVE
         other.kill()
 
@@ -692,7 +694,7 @@ def test_stat_of_a_file_whose_writer_was_killed(kind: str, tmp_path: Path):
         killed.kill()
         committed = killed.committed
     if kind != "rawwriter":  # whose death is known at once, by its lock
-        os.utime(path, (OLD, OLD))
+        os.utime(path, (an_hour_ago(), an_hour_ago()))
     done = run("stat", path)
     assert (done.code, done.err) == (0, "")
     assert re.search(r"^state +writer gone: ", done.out, re.MULTILINE)

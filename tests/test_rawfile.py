@@ -653,6 +653,7 @@ def test_damage_of_a_closed_file_is_told_at_once(tmp_path: Path):
 
 
 @pytest.mark.nightly
+@pytest.mark.timeout(1200, method="thread")
 @pytest.mark.parametrize("case", ["plain", "gzip", "all"])
 def test_no_flipped_byte_makes_a_wrong_row(case: str, tmp_path: Path, impatient):
     """Every byte that is used, each changed to several others."""

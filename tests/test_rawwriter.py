@@ -428,6 +428,8 @@ def test_continuing_a_file_with_rows_of_one_dataset(path: Path):
     with pytest.warns(UserWarning, match="3 uncommitted rows"):
         out = RawWriter(path)
     with out:
+        with RawFile(path) as raw:
+            assert raw.lengths == (2, 2)
         assert out.append([b"c"], 3) == range(2, 3)
     assert contents(path) == by_h5py(path) == [(1, b"a"), (2, b"b"), (3, b"c")]
 

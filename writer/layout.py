@@ -30,6 +30,7 @@ __all__ = [
     "MSGS",
     "MSG_HEADERS",
     "PAUSED",
+    "UNREADABLE",
     "WRITING",
     "IncompatibleVersion",
     "Layout",
@@ -48,6 +49,9 @@ __all__ = [
 
 META, MSGS, MSG_HEADERS, IO_GROUPS = "meta", "msgs", "msg_headers", "io_groups"
 WRITING, PAUSED = -1, -2
+
+#: Stands for a text that is damaged, where that is no error.
+UNREADABLE = "unreadable"
 
 #: Most recent version of the format.
 latest_version = "0.0"
@@ -224,36 +228,59 @@ def find_layout(file: h5py.File, path: object) -> Layout:
     return layout
 
 
-def _text(value: object) -> str | None:
+def _text(meta: h5py.Group, name: str, *, lenient: bool) -> str | None:
+    try:
+        value = meta.attrs.get(name)
+    except OSError:
+        # Texts lie in the heap with the first messages, and are damaged with them.
+        if lenient:
+            return UNREADABLE
+        raise
     if value is None:
         return None
     return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 
-def read_versions(meta: h5py.Group, path: object) -> tuple[str, str | None]:
+def read_versions(
+    meta: h5py.Group, path: object, *, lenient: bool = False
+) -> tuple[str, str | None]:
     """Read the version of the format, and that of the messages' bytes if it is stated.
+
+    Parameters
+    ----------
+    meta
+        The group.
+    path
+        The file, for the error.
+    lenient
+        Whether a text that is damaged is `UNREADABLE`, and no error.
 
     Raises
     ------
     LayoutError
         If the former is missing.
     """
-    version = _text(meta.attrs.get("version"))
+    version = _text(meta, "version", lenient=lenient)
     if version is None:
         msg = f"{path}: not a LArPix raw file: {META!r} has no attribute 'version'"
         raise LayoutError(msg)
-    return version, _text(meta.attrs.get("io_version"))
+    return version, _text(meta, "io_version", lenient=lenient)
 
 
-def read_meta(meta: h5py.Group, path: object) -> Meta:
+def read_meta(meta: h5py.Group, path: object, *, lenient: bool = False) -> Meta:
     """Read what a raw file says of itself.
+
+    Parameters
+    ----------
+    meta, path, lenient
+        As in :func:`read_versions`.
 
     Raises
     ------
     LayoutError
         If an attribute that every raw file has is missing or of another type.
     """
-    version, io_version = read_versions(meta, path)
+    version, io_version = read_versions(meta, path, lenient=lenient)
     attributes = meta.attrs
     finished = attributes.get("finished")
     try:
@@ -262,8 +289,8 @@ def read_meta(meta: h5py.Group, path: object) -> Meta:
             modified=float(attributes.get("modified", attributes["created"])),
             version=version,
             io_version=io_version,
-            run_id=_text(attributes.get("run_id")),
-            writer=_text(attributes.get("writer")),
+            run_id=_text(meta, "run_id", lenient=lenient),
+            writer=_text(meta, "writer", lenient=lenient),
             finished=None if finished is None else int(finished),
         )
     except (KeyError, TypeError, ValueError) as error:

@@ -239,8 +239,7 @@ def test_hints_that_never_come(way: str, tmp_path: Path, monkeypatch: pytest.Mon
             silent.append(self)
 
     silent: list[Hints] = []
-    for module in ("streamer.follow", "streamer.tail"):  # there are functions of these names
-        monkeypatch.setattr(sys.modules[module], "Hints", Silent)
+    monkeypatch.setattr("streamer.following.Hints", Silent)
     path = tmp_path / "raw.h5"
     with running("rawwriter", path, batch=100, batches=20, pause=0.01) as writer:
         report = followed(path, way, "messages", "finished")
