@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection
-from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import anyio
 from anyio import lowlevel, to_thread
@@ -17,7 +16,6 @@ from streamer.errors import StreamError
 from streamer.following import Following
 from streamer.position import Position
 from streamer.steps import DEFAULT_BATCH_BYTES, Steps
-from streamer.wake import Hints
 
 __all__ = ["Batches", "Follower", "follow"]
 
@@ -133,8 +131,6 @@ class Follower(Following):
         self, steps: Steps, *, idle_timeout: float | None, poll: float, hints: bool
     ) -> None:
         super().__init__(steps, idle_timeout=idle_timeout, poll=poll, hints=hints)
-        self._hints: Hints | None = None
-        self._bell: _Bell | None = None
         self._limiter: anyio.CapacityLimiter | None = None
         self._turn = 0
         self._busy = False
@@ -190,31 +186,25 @@ class Follower(Following):
 
     async def _advance_alone(self) -> None:
         self._progress.settle()
+        if self._limiter is None:  # not before there is a loop
+            self._limiter = anyio.CapacityLimiter(1)
         while not self._closed and self._progress.outcome is None:
-            bell = self._watched()
-            bell.reset()
-            row = self._progress.row
+            call = self._call()
             # Abandoned when cancelled, so that a file server that hangs cannot keep a
-            # program from ending. The step is a function of the row, and the lock in it
-            # lets the next one wait: what an abandoned step has read is read once more.
-            step = await to_thread.run_sync(
-                self._steps.step, row, abandon_on_cancel=True, limiter=self._limiter
-            )
+            # program from ending. The look is a function of the row, and the lock in it
+            # lets the next one wait: what an abandoned one has read is read once more.
+            try:
+                step = await to_thread.run_sync(
+                    self._look, call, abandon_on_cancel=True, limiter=self._limiter
+                )
+            finally:
+                call.end()
             # No await from here to the return: either all of the step counts or nothing.
             if self._take(step) is not None:
                 return
-            if not step.read and step.outcome is None:
-                await bell.wait(self._pause())
+            self._check_silence()
         await self._release()
         raise StopAsyncIteration
-
-    def _watched(self) -> _Bell:
-        if self._bell is None:
-            self._limiter = anyio.CapacityLimiter(1)
-            self._bell = _Bell()
-        if self._hints is None and self._use_hints:
-            self._hints = Hints(self.path, self._bell.ring)
-        return self._bell
 
     async def aclose(self) -> None:
         """Close the file and end the watch: nothing more is given.
@@ -224,27 +214,13 @@ class Follower(Following):
         """
         self._closed = True
         self._progress.drop()
-        if self._bell is not None:
-            self._bell.strike()
+        if self._bell.call is not None:
+            self._bell.call.end()
         await self._release()
 
     async def _release(self) -> None:
-        self._use_hints = False
         with anyio.move_on_after(_CLOSING_SECONDS, shield=True):
             await to_thread.run_sync(self._release_now, abandon_on_cancel=True)
-
-    def _release_now(self) -> None:
-        hints, self._hints = self._hints, None
-        if hints is not None:
-            hints.close()
-        self._steps.close()
-
-    def __del__(self) -> None:
-        # Of a follower that was dropped in the middle. An abandoned step has the steps
-        # still; they go, and the file with them, when it returns.
-        hints = self.__dict__.get("_hints")
-        if hints is not None:
-            hints.stop()
 
     async def __aenter__(self) -> Self:
         return self
@@ -277,39 +253,3 @@ class Batches:
 
     async def __anext__(self) -> Batch:
         return await self._follower.next_batch()
-
-
-class _Bell:
-    """An event on the loop that other threads can set."""
-
-    def __init__(self) -> None:
-        # Not anyio.from_thread: it waits until the loop has done it, and so for ever if
-        # the loop ends first. These only leave word.
-        native: Any = lowlevel.current_token().native_token
-        trio = hasattr(native, "run_sync_soon")
-        self._soon = native.run_sync_soon if trio else native.call_soon_threadsafe
-        self._event = anyio.Event()
-        self._rung = False
-
-    def ring(self) -> None:
-        """Set the event, from any other thread. Once is enough until it is reset."""
-        if self._rung:
-            return
-        self._rung = True
-        with suppress(RuntimeError):  # the loop has ended, and nobody waits any more
-            self._soon(self.strike)
-
-    def strike(self) -> None:
-        """Set the event, from the loop."""
-        self._event.set()
-
-    def reset(self) -> None:
-        """Forget earlier rings. To be done before looking, so that none is lost."""
-        self._rung = False
-        if self._event.is_set():
-            self._event = anyio.Event()
-
-    async def wait(self, seconds: float) -> None:
-        """Wait for a ring, but only so long."""
-        with anyio.move_on_after(seconds):
-            await self._event.wait()

@@ -357,14 +357,15 @@ def _is_complete(address: int, length: int, index: int, place: int, *, read: Rea
     size = _stated_size(address, read)
     behind = place + _HEADER + (length + 7 & ~7)
     header = memoryview(bytearray(_HEADER))
-    if behind + _HEADER <= size and read(address + behind, header) == _HEADER:
+    if behind + _HEADER <= size:
+        if read(address + behind, header) < _HEADER:
+            return False
         next_index, next_length = _object(header, 0)
         # While a collection grows, its first page may state a size that the header of its
         # free space does not have yet.
         free = next_index == 0 and _HEADER <= next_length <= size - behind
-        if free or next_index == index + 1:
-            return True
-    # Nothing is behind it, or nothing fits there: then what its last page holds of it.
+        return free or next_index == index + 1
+    # Nothing fits behind it: then what its last page holds of it.
     start, stop = address + place, address + place + _HEADER + length
     start = max(start, (stop - 1) // _PAGE_BYTES * _PAGE_BYTES)
     tail = memoryview(bytearray(stop - start))

@@ -68,13 +68,11 @@ class Progress:
         self._messages: Iterator[Message] = iter(())
         self._given = 0
         self._last: Message | None = None
-        self._rows = self._bytes = self._batches = self._looks = self._retries = 0
+        self._rows = self._bytes = self._batches = 0
         self._last_row_time: float | None = None
 
     def take(self, step: Step) -> Batch | None:
         """Move on by a step; return its batch. All at once, so that nothing can come between."""
-        self._looks += 1
-        self._retries += step.retried
         self.row = step.row
         self.facts = step.facts or self.facts
         self.trouble = step.trouble
@@ -179,7 +177,7 @@ class Progress:
         """How far what was given is behind the file."""
         if self.facts is None:
             return Lag(0, 0, None)
-        stats, last = self.stats, self._last_given
+        stats, last = self.stats(), self._last_given
         rows = max(0, self.facts.announced - self.position.row)
         seconds = None
         if last is not None and self.facts.newest_seconds is not None:
@@ -187,11 +185,10 @@ class Progress:
             seconds = None if own is None else float(max(0, self.facts.newest_seconds - own))
         return Lag(rows, rows * stats.bytes // max(1, stats.rows), seconds)
 
-    @property
-    def stats(self) -> Stats:
-        """What has been done."""
+    def stats(self, looks: int = 0, retries: int = 0) -> Stats:
+        """Return what has been done."""
         rows, size = self._rows, self._bytes
         if self._batch is not None:
             rows += self._given
             size += int(self._batch.lengths[: self._given].sum())
-        return Stats(rows, size, self._batches, self._looks, self._retries, self._last_row_time)
+        return Stats(rows, size, self._batches, looks, retries, self._last_row_time)

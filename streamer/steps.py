@@ -65,8 +65,6 @@ class Step(NamedTuple):
     outcome: str | None = None
     #: Why there were none, if something is not as it should be.
     trouble: str | None = None
-    #: Whether this was a try to read rows that are announced.
-    retried: bool = False
     facts: Facts | None = None
 
 
@@ -116,6 +114,9 @@ class Steps:
             raise ValueError(msg)
         self.path = path
         self.start = start
+        #: How often it looked at the file, and how often of these at rows that it had seen
+        #: announced and could not read.
+        self.looks = self.retries = 0
         self._until = until
         self._wanted = None if io_groups is None else _chosen(io_groups)
         # A batch is half of it: whoever iterates has one still while the next is read.
@@ -171,6 +172,8 @@ class Steps:
                 return self._idle(raw, row)
             except NotReady as error:
                 return self._not_ready(row, error)
+            finally:
+                self.looks += 1
 
     def _opened(self) -> RawFile:
         if self._raw is None:
@@ -253,7 +256,8 @@ class Steps:
             waited > _UNREADABLE_SECONDS and self._missing.looks > _UNREADABLE_LOOKS
         ):
             raise RowUnreadable(self.path, row, cause)
-        return Step(row, trouble=cause, retried=True, facts=self._facts(raw, row, None))
+        self.retries += 1
+        return Step(row, trouble=cause, facts=self._facts(raw, row, None))
 
     def _idle(self, raw: RawFile, row: int) -> Step:
         """Find out whether there will be more."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -13,7 +12,6 @@ from streamer.batch import Batch, Message
 from streamer.following import Following
 from streamer.position import Position
 from streamer.steps import DEFAULT_BATCH_BYTES, Steps
-from streamer.wake import Hints
 
 __all__ = ["Tail", "tail"]
 
@@ -86,13 +84,6 @@ class Tail(Following):
     <Batch of 2: rows 0 to 1, 11 bytes>
     """
 
-    def __init__(
-        self, steps: Steps, *, idle_timeout: float | None, poll: float, hints: bool
-    ) -> None:
-        super().__init__(steps, idle_timeout=idle_timeout, poll=poll, hints=hints)
-        self._hints: Hints | None = None
-        self._changed = threading.Event()
-
     def __iter__(self) -> Self:
         return self
 
@@ -129,16 +120,10 @@ class Tail(Following):
         """Wait for rows and read them."""
         self._progress.settle()
         while not self._closed and self._progress.outcome is None:
-            if self._hints is None and self._use_hints:
-                self._hints = Hints(self.path, self._changed.set)
-            # Before looking: what changes from now on is not to be waited for.
-            self._changed.clear()
-            step = self._steps.step(self._progress.row)
-            if self._take(step) is not None:
+            if self._take(self._look(self._call())) is not None:
                 return
-            if not step.read and step.outcome is None:
-                self._changed.wait(self._pause())
-        self._release()
+            self._check_silence()
+        self._release_now()
         raise StopIteration
 
     def close(self) -> None:
@@ -149,20 +134,9 @@ class Tail(Following):
         """
         self._closed = True
         self._progress.drop()
-        self._changed.set()
-        self._release()
-
-    def _release(self) -> None:
-        self._use_hints = False
-        hints, self._hints = self._hints, None
-        if hints is not None:
-            hints.close()
-        self._steps.close()
-
-    def __del__(self) -> None:
-        hints = self.__dict__.get("_hints")
-        if hints is not None:
-            hints.stop()
+        if self._bell.call is not None:
+            self._bell.call.end()
+        self._release_now()
 
     def __enter__(self) -> Self:
         return self
