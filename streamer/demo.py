@@ -96,7 +96,7 @@ def _follow(written: _Written, load: str, seconds: float) -> tuple[Delivered, li
     detector += f"{size.hits_per_second:,.0f} hits/s"
     facts = [
         ("detector", detector),
-        ("a process", f"writes {written.path}"),
+        ("a process", f"writes {written.path.name}, in a folder that goes with it"),
         ("this one", 'follows it: for batch in tail("raw.h5").batches(): ...'),
     ]
     with (
