@@ -7,8 +7,9 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from itertools import islice, product
 from pathlib import Path
@@ -881,8 +882,35 @@ def test_close_during_a_step(backend: str, hundred: Path):
     assert_rows(anyio.run(main, backend=backend), range(10))
 
 
-def followed_threads() -> set[str]:
-    return {thread.name for thread in threading.enumerate()}
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("absent", [True, False])
+def test_cancelled_wait_is_given_up(absent: bool, backend: str, path: Path):
+    """A wait of which nobody wants the end keeps no thread, and no program from ending."""
+
+    def waiting() -> set[threading.Thread]:
+        # Idle threads of trio stay for a while; these wait in this project's code.
+        frames = sys._current_frames()
+        return {
+            thread
+            for thread in threading.enumerate()
+            if any("streamer" in line for line in traceback.format_stack(frames[thread.ident]))
+        }
+
+    async def main() -> None:
+        live = follow(path, poll=NEVER, hints=False)
+        with anyio.move_on_after(0.1) as scope:
+            async for _ in live:
+                pass
+        assert scope.cancelled_caught
+        deadline = time.monotonic() + 5
+        while waiting() - before:
+            assert time.monotonic() < deadline
+            await anyio.sleep(0.005)
+        await live.aclose()
+
+    with nullcontext() if absent else foreign(path, 5):
+        before = waiting()
+        anyio.run(main, backend=backend)
 
 
 @pytest.mark.parametrize("end", ["break", "drop", "error", "never asked"])
