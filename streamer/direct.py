@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from streamer.handle import Handle
 from streamer.heap import REFERENCE, Marks, Payloads, gather
 from writer.layout import IO_GROUPS, MSG_HEADERS, MSGS
-from writer.superblock import Superblock
+from writer.superblock import Superblock, read_superblock
 
 __all__ = ["BLANK", "DirectRows", "Loaded", "TornChunk", "narrowed"]
 
@@ -241,6 +241,11 @@ class DirectRows:
         io_groups = headers[IO_GROUPS][: len(refs)]
         blank = (refs["address"] == 0) | (io_groups == 0)
         final = max(0, final_below - start)
+        if blank[:final].any():
+            # HDF5 reads zeros behind the end of a file that was cut short meanwhile.
+            superblock = read_superblock(self._fd)
+            if superblock is None or superblock.cut:
+                final = 0
         blank[:final] = False
         end, cause = len(refs), cause or headers_cause
         if blank.any():
