@@ -70,9 +70,16 @@ class Batch:
         return len(self.rows)
 
     def __iter__(self) -> Iterator[Message]:
+        # Each message is copied when it is asked for: in an event loop others have a turn.
+        view, stops = self.buffer.data, (self.starts + self.lengths).tolist()
+        data = (
+            view[start:stop].tobytes()
+            for start, stop in zip(self.starts.tolist(), stops, strict=True)
+        )
         # Not Message(...), which costs three times as much: it is a function in Python.
-        columns = zip(self.rows.tolist(), self.io_groups.tolist(), self.tolist(), strict=True)
-        return map(_as_message, columns)
+        return map(
+            _as_message, zip(self.rows.tolist(), self.io_groups.tolist(), data, strict=True)
+        )
 
     def __getitem__(self, index: int) -> Message:
         index = operator.index(index)

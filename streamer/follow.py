@@ -19,7 +19,7 @@ from streamer.steps import DEFAULT_BATCH_BYTES, Steps
 
 __all__ = ["Batches", "Follower", "follow"]
 
-# After so many messages that were there already, other tasks of the loop have a turn.
+# After so many messages that were there already, or 1 MB of them, other tasks have a turn.
 _TURN_MESSAGES = 256
 # A file server that hangs does not keep a program from ending for longer.
 _CLOSING_SECONDS = 5.0
@@ -139,14 +139,15 @@ class Follower(Following):
         return self
 
     async def __anext__(self) -> Message:
-        self._turn += 1
-        if self._turn == _TURN_MESSAGES:
+        if self._turn >= _TURN_MESSAGES:
             self._turn = 0
             await lowlevel.checkpoint()
         message = self._progress.next_message()
         while message is None:
             await self._advance()
             message = self._progress.next_message()
+        # Copying a large one takes its time too.
+        self._turn += 1 + (len(message.data) >> 12)
         return message
 
     def batches(self) -> Batches:
