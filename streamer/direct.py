@@ -17,7 +17,7 @@ from h5py import h5d, h5z
 from h5py._objects import phil
 from numpy.typing import NDArray
 
-from streamer.handle import Handle
+from streamer.handle import Announced, Handle, announces
 from streamer.heap import REFERENCE, Marks, Payloads, gather
 from writer.layout import IO_GROUPS, MSG_HEADERS, MSGS
 from writer.superblock import Superblock, read_superblock
@@ -180,6 +180,7 @@ class DirectRows:
         self._msgs = _Column(handle.msgs, REFERENCE)
         self._headers = _Column(handle.headers, handle.headers.dtype)
         self._marks: Marks = {}
+        self._seen: Announced | None = None
 
     @staticmethod
     def can_read(file: h5py.File, superblock: Superblock) -> bool:
@@ -198,9 +199,29 @@ class DirectRows:
                 return False
         return True
 
-    def refresh(self) -> tuple[int, int]:
-        """Return how many rows ``msgs`` and ``msg_headers`` announce now."""
-        return self._handle.refresh()
+    def peek(self) -> Announced | None:
+        """Return how the file announces rows now; None if all is as it was.
+
+        That is: it announces what it did at the last refresh, and all of that which was
+        asked for was there. A refresh by HDF5 costs a hundred times as much, and a file that
+        does not grow is looked at many times a second.
+        """
+        announced = self._handle.announced(self._fd)
+        return None if announced == self._seen else announced
+
+    def refresh(self, announced: Announced | None = None) -> tuple[int, int]:
+        """Return how many rows ``msgs`` and ``msg_headers`` announce now.
+
+        Parameters
+        ----------
+        announced
+            What :meth:`peek` returned just before, if it was called.
+        """
+        self._seen = None
+        lengths = self._handle.refresh()
+        if announced is not None and announces(announced, lengths):
+            self._seen = announced
+        return lengths
 
     def headers(self, start: int, stop: int) -> NDArray[Any]:
         """Read message headers."""
@@ -239,21 +260,22 @@ class DirectRows:
         headers, headers_cause = self._headers.read(start, stop)
         refs = refs[: len(headers)]
         io_groups = headers[IO_GROUPS][: len(refs)]
-        blank = (refs["address"] == 0) | (io_groups == 0)
-        final = max(0, final_below - start)
-        if blank[:final].any():
-            # HDF5 reads zeros behind the end of a file that was cut short meanwhile.
-            superblock = read_superblock(self._fd)
-            if superblock is None or superblock.cut:
-                final = 0
-        blank[:final] = False
         end, cause = len(refs), cause or headers_cause
-        if blank.any():
-            end, cause = int(np.argmax(blank)), BLANK
+        final = max(0, final_below - start)
+        if not (refs["address"].all() and io_groups.all()):
+            blank = (refs["address"] == 0) | (io_groups == 0)
+            if blank[:final].any():
+                # HDF5 reads zeros behind the end of a file that was cut short meanwhile.
+                superblock = read_superblock(self._fd)
+                if superblock is None or superblock.cut:
+                    final = 0
+            blank[:final] = False
+            if blank.any():
+                end, cause = int(np.argmax(blank)), BLANK
         chosen = None if wanted is None else wanted[io_groups[:end]]
-        sizes = refs["length"][:end]
-        taken = np.cumsum(sizes if chosen is None else sizes * chosen, dtype=np.int64)
-        if end and taken[-1] > max_bytes:
+        sizes = refs["length"][:end] if chosen is None else refs["length"][:end] * chosen
+        if sizes.sum(dtype=np.int64) > max_bytes:
+            taken = np.cumsum(sizes, dtype=np.int64)
             end, cause = max(1, int(np.searchsorted(taken, max_bytes, "right"))), None
         size = os.fstat(self._fd).st_size
         payloads = gather(
@@ -264,7 +286,10 @@ class DirectRows:
             final=final,
             wanted=None if chosen is None else chosen[:end],
         )
-        return narrowed(start, io_groups, payloads, cause, wanted)
+        loaded = narrowed(start, io_groups, payloads, cause, wanted)
+        if loaded.cause is not None:  # HDF5 may have remembered where a chunk was not yet
+            self._seen = None
+        return loaded
 
     def _read_into(self, offset: int, view: memoryview) -> int:
         done = 0

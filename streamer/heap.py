@@ -54,6 +54,8 @@ _GAP_BYTES = 32 * 1024
 _OPEN = 16
 # HDF5 lets a collection of several objects grow to this size.
 _LARGE_BYTES = _WALK_BYTES = 64 * 1024
+# For so many rows numpy is no faster than Python.
+_FEW = 32
 # The kernel writes whole pages, one after the other.
 _PAGE_BYTES = 4096
 
@@ -123,6 +125,10 @@ def gather(
     >>> found.buffer[found.starts[0] :][: found.lengths[0]].tobytes()
     b'abc'
     """
+    if wanted is None and 0 < len(refs) <= _FEW:
+        few = _gather_few(refs, read, file_size, marks, final)
+        if few is not None:
+            return few
     cause = None
     filled = (refs["length"] > 0) & (refs["index"] > 0) & (refs["address"] > 0)
     # Not the end of the message but less: the sum cannot overflow.
@@ -154,6 +160,45 @@ def gather(
     starts, lengths = np.zeros((2, len(refs)), np.int64)
     starts[rows], lengths[rows] = found.starts, found.lengths
     return Payloads(found.buffer, starts, lengths, cause)
+
+
+def _gather_few(
+    refs: NDArray[Any], read: ReadInto, file_size: int, marks: Marks, final: int
+) -> Payloads | None:
+    """Do what `gather` does, for the next few objects of one collection, as they come live.
+
+    For so few, numpy's calls cost more than the work. None if they are anything else, or not
+    all there: then it takes a closer look.
+    """
+    objects: list[tuple[int, int, int]] = refs.tolist()
+    _, address, first = objects[0]
+    begin, size = marks.get((address, first), (_HEADER if first == 1 else 0, 0))
+    places, place = [], begin
+    for index, (length, of, found) in enumerate(objects, first):
+        if not length or of != address or found != index:
+            return None
+        places.append(place)
+        place += _HEADER + (length + 7 & ~7)
+    length, _, index = objects[-1]
+    end = places[-1] + _HEADER + length
+    if not begin or end > file_size - address:
+        return None
+    if end > size:  # unknown, or it has grown since it was marked
+        size = _stated_size(address, read)
+        if end > size:
+            return None
+    buffer = np.empty(end - begin, np.uint8)
+    view = buffer.data
+    if len(objects) > final and not _is_complete(address, length, index, places[-1], read=read):
+        return None
+    if read(address + begin, view) < len(view):
+        return None
+    starts = [at - begin + _HEADER for at in places]
+    for (length, _, index), start in zip(objects, starts, strict=True):
+        if _object(view, start - _HEADER) != (index, length):
+            return None
+    _mark_run(marks, address, (first, begin), (index + 1, place), size)
+    return Payloads(buffer, np.array(starts), refs["length"].astype(np.int64), None)
 
 
 def _gather_objects(
@@ -232,14 +277,19 @@ def _mark(
     for (address, first, stop), size in zip(groups[-_OPEN:], sizes[-_OPEN:], strict=True):
         last = stop - 1
         end = int(places[last]) + _HEADER + (int(lengths[last]) + 7 & ~7)
-        for index, place in (
-            (int(indices[first]), int(places[first])),
-            (int(indices[last]) + 1, end),
-        ):
-            marks.pop((address, index), None)
-            marks[address, index] = place, size
-    for key in list(marks)[: -4 * _OPEN]:
-        del marks[key]
+        begin = int(indices[first]), int(places[first])
+        _mark_run(marks, address, begin, (int(indices[last]) + 1, end), size)
+
+
+def _mark_run(
+    marks: Marks, address: int, begin: tuple[int, int], end: tuple[int, int], size: int
+) -> None:
+    """Remember where a run of objects begins and ends: the index and the place of each."""
+    for index, place in (begin, end):
+        marks.pop((address, index), None)
+        marks[address, index] = place, size
+    while len(marks) > 4 * _OPEN:
+        del marks[next(iter(marks))]
 
 
 def _group(addresses: NDArray[np.int64]) -> tuple[NDArray[np.int64] | None, list[_Group]]:

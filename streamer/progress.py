@@ -102,6 +102,8 @@ class Progress:
         """
         assert self._batch is not None
         batch, first = self._batch, self._given
+        if not first and len(batch) <= _PART_ROWS and batch.buffer.nbytes <= _PART_BYTES:
+            return batch
         sizes = np.cumsum(batch.lengths[first : first + _PART_ROWS])
         count = max(1, int(np.searchsorted(sizes, _PART_BYTES, "right")))
         part = slice(first, first + count)

@@ -23,6 +23,7 @@ from streamer.errors import (
     RowUnreadable,
     StreamError,
 )
+from streamer.handle import announces
 from streamer.library import LibraryRows
 from streamer.opening import TRANSIENT, open_descriptor, open_rows, read_meta_anew
 from streamer.retry import Patience
@@ -233,7 +234,12 @@ class RawFile:
             As :meth:`refresh`.
         """
         self._check_same()
-        self._lengths = self._retrying(lambda: self._source.refresh())
+        peeked = self._retrying(lambda: self._source.peek())
+        if peeked is None:
+            return self._announced
+        # Of the rows that are announced so far.
+        settled = self._is_settled()
+        self._lengths = self._retrying(lambda: self._source.refresh(peeked))
         announced = min(self._lengths)
         if announced < self._announced:
             msg = (
@@ -243,8 +249,8 @@ class RawFile:
             raise FileReplaced(msg)
         self._announced = announced
         self._counted = self._committed == announced
-        if announced > self._final_below and self._is_settled():
-            self._make_final(announced)
+        if settled and announces(peeked, self._lengths):
+            self._final_below = announced
         return announced
 
     def read(self, start: int, stop: int | None = None) -> Batch:

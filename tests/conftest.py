@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import trio  # noqa: F401 - it registers something with hypothesis, which looks who refers to it
 
 
 def _descriptors() -> dict[str, str]:
@@ -23,6 +24,12 @@ def _descriptors() -> dict[str, str]:
 # anyio's and trio's idle workers end by themselves.
 _KEPT_THREADS = ("AnyIO worker", "Trio thread")
 _KEPT_DESCRIPTORS = ("/dev/", "anon_inode:", "socket:", "pipe:")
+
+
+def pytest_collection_finish() -> None:
+    """Keep what the suite itself has made out of each test's search for garbage."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

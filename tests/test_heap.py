@@ -9,11 +9,21 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from streamer import heap as heap_module
 from streamer.heap import REFERENCE, gather
 
 HEADER = 16
 SMALLEST = 4096  # bytes of a collection
 FLIPS = (0x01, 0xFF)
+
+
+@pytest.fixture(scope="module", params=["few", "many"], autouse=True)
+def way(request):
+    """Few references go another way; that of many takes them too, and both are the same."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "many":
+            patch.setattr(heap_module, "_FEW", 0)
+        yield request.param
 
 
 def padded(size: int) -> int:

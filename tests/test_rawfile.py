@@ -27,6 +27,7 @@ from streamer.errors import (
     RowUnreadable,
     StreamError,
 )
+from streamer.handle import Handle
 from streamer.retry import Patience
 from writer import RawWriter
 
@@ -752,6 +753,20 @@ def test_length_is_that_of_the_last_look(tmp_path: Path):
         with pytest.raises(RowsOutOfRange):
             raw.read(0, 5)
         assert_right(raw, 5)
+
+
+def test_look_at_a_file_that_does_not_grow_costs_hdf5_nothing(tmp_path: Path, monkeypatch):
+    """What was announced and read is not looked up again, and what comes next is seen."""
+    calls, refresh = [], Handle.refresh
+    monkeypatch.setattr(Handle, "refresh", lambda self: calls.append(1) or refresh(self))
+    with RawWriter(tmp_path / "raw.h5") as out, RawFile(tmp_path / "raw.h5") as file:
+        for stop in (2, 4):
+            out.append([b"new"] * 2, 1)
+            file.refresh()
+            seen = len(calls)
+            assert [file.refresh() for _ in range(50)] == [stop] * 50
+            assert len(calls) == seen
+        assert calls
 
 
 def test_repr_names_the_file(hundred: RawFile):
