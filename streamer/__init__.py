@@ -1,8 +1,9 @@
 """Read a LArPix raw HDF5 file, also while it is being written."""
 
-from streamer.batch import Batch, Message
+from streamer.batch import Batch, Gap, Message
 from streamer.errors import (
     BadMask,
+    CheckpointError,
     FileReplaced,
     IncompatibleVersion,
     LayoutError,
@@ -28,6 +29,7 @@ __all__ = [
     "Tail",
     "Batch",
     "Batches",
+    "Gap",
     "Lag",
     "Message",
     "Position",
@@ -36,6 +38,7 @@ __all__ = [
     "from_rawfile",
     "len_rawfile",
     "BadMask",
+    "CheckpointError",
     "FileReplaced",
     "IncompatibleVersion",
     "LayoutError",

@@ -6,6 +6,8 @@ import operator
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import repeat
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -14,7 +16,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     import awkward
 
-__all__ = ["Batch", "Message"]
+__all__ = ["Batch", "Gap", "Message"]
 
 
 class Message(NamedTuple):
@@ -25,9 +27,32 @@ class Message(NamedTuple):
     #: PACMAN card that it came from.
     io_group: int
     data: bytes
+    #: The file that it is from, as a follower found it.
+    source: Path | None = None
 
 
-_as_message: Callable[[tuple[int, int, bytes]], Message] = partial(tuple.__new__, Message)
+class Gap(NamedTuple):
+    """Rows that are not given, in the place where they would have come.
+
+    Examples
+    --------
+    >>> Gap(10, 20, "a newer batch came before these were taken")
+    Gap(start=10, stop=20, reason='a newer batch came before these were taken', source=None)
+    """
+
+    #: The first row that is missing.
+    start: int
+    #: The row after the last one; None if nobody can know it, as of a file that was replaced.
+    stop: int | None
+    #: Why, in words.
+    reason: str
+    #: The file whose rows they are.
+    source: Path | None = None
+
+
+_as_message: Callable[[tuple[int, int, bytes, Path | None]], Message] = partial(
+    tuple.__new__, Message
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +69,8 @@ class Batch:
         (B,) u1: bytes of the file in which the messages lie, with other bytes between.
     starts, lengths
         (N,) i8: message ``k`` is ``buffer[starts[k] : starts[k] + lengths[k]]``.
+    source
+        The file that they are from.
 
     Examples
     --------
@@ -55,7 +82,7 @@ class Batch:
     ...     lengths=np.array([3, 5]),
     ... )
     >>> batch[1]
-    Message(row=6, io_group=2, data=b'three')
+    Message(row=6, io_group=2, data=b'three', source=None)
     >>> batch.select(batch.io_groups == 1).tolist()
     [b'one']
     """
@@ -65,6 +92,7 @@ class Batch:
     buffer: NDArray[np.uint8]
     starts: NDArray[np.int64]
     lengths: NDArray[np.int64]
+    source: Path | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -77,15 +105,14 @@ class Batch:
             for start, stop in zip(self.starts.tolist(), stops, strict=True)
         )
         # Not Message(...), which costs three times as much: it is a function in Python.
-        return map(
-            _as_message, zip(self.rows.tolist(), self.io_groups.tolist(), data, strict=True)
-        )
+        columns = zip(self.rows.tolist(), self.io_groups.tolist(), data, repeat(self.source))
+        return map(_as_message, columns)
 
     def __getitem__(self, index: int) -> Message:
         index = operator.index(index)
         start = int(self.starts[index])
         data = self.buffer[start : start + int(self.lengths[index])].tobytes()
-        return Message(int(self.rows[index]), int(self.io_groups[index]), data)
+        return Message(int(self.rows[index]), int(self.io_groups[index]), data, self.source)
 
     def __repr__(self) -> str:
         rows = f"rows {self.rows[0]} to {self.rows[-1]}" if len(self) else "no rows"
@@ -137,6 +164,7 @@ class Batch:
             self.buffer,
             self.starts[mask],
             self.lengths[mask],
+            self.source,
         )
 
     def to_awkward(self) -> awkward.Array:

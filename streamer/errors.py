@@ -9,7 +9,8 @@
     ├── NotSynchronized  also RuntimeError: the datasets' lengths differ; waiting helps
     ├── BadMask          also ValueError: not one bool a row
     ├── WriterStalled    also TimeoutError: no new row for as long as was allowed
-    └── FileReplaced     the file is another one now; start again
+    ├── FileReplaced     the file is another one now; start again
+    └── CheckpointError  a stored position is damaged, or cannot be stored
 
     LayoutError              not this format; waiting does not help  (writer.layout)
     └── IncompatibleVersion  also AssertionError
@@ -22,6 +23,7 @@ import os
 from writer.layout import IncompatibleVersion, LayoutError
 
 __all__ = [
+    "CheckpointError",
     "FileReplaced",
     "IncompatibleVersion",
     "LayoutError",
@@ -82,4 +84,18 @@ class WriterStalled(StreamError, TimeoutError):
 
 
 class FileReplaced(StreamError):
-    """Raised when the name belongs to another file now, or the file was started again."""
+    """Raised when the name belongs to another file now, or the file was started again.
+
+    Attributes
+    ----------
+    drained : bool
+        Whether all rows of the file that was followed had been given.
+    """
+
+    def __init__(self, message: str, *, drained: bool = False) -> None:
+        super().__init__(message)
+        self.drained = drained
+
+
+class CheckpointError(StreamError):
+    """Raised when a stored position is damaged beyond use, or cannot be stored."""

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection
-from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Generic, Self, TypeVar, Unpack, cast, overload
 
 import anyio
 from anyio import lowlevel, to_thread
 
-from streamer.batch import Batch, Message
+from streamer.batch import Batch, Gap, Message
 from streamer.errors import StreamError
-from streamer.following import Following
+from streamer.following import Continuing, Following, Raising
 from streamer.position import Position
-from streamer.steps import DEFAULT_BATCH_BYTES, Steps
+from streamer.sequence import DEFAULT_ROTATE_GRACE
+from streamer.steps import DEFAULT_BATCH_BYTES
 
 __all__ = ["Batches", "Follower", "follow"]
 
@@ -23,6 +23,21 @@ __all__ = ["Batches", "Follower", "follow"]
 _TURN_MESSAGES = 256
 # A file server that hangs does not keep a program from ending for longer.
 _CLOSING_SECONDS = 5.0
+
+OneT = TypeVar("OneT")
+ManyT = TypeVar("ManyT")
+
+
+@overload
+def follow(
+    source: str | os.PathLike[str], **options: Unpack[Raising]
+) -> Follower[Message, Batch]: ...
+
+
+@overload
+def follow(
+    source: str | os.PathLike[str], **options: Unpack[Continuing]
+) -> Follower[Message | Gap, Batch | Gap]: ...
 
 
 def follow(
@@ -35,23 +50,30 @@ def follow(
     poll: float = 0.05,
     max_batch_bytes: int = DEFAULT_BATCH_BYTES,
     hints: bool = True,
-) -> Follower:
+    checkpoint: str | os.PathLike[str] | None = None,
+    on_replace: str = "raise",
+    rotate_grace: float = DEFAULT_ROTATE_GRACE,
+) -> Follower[Any, Any]:
     """Follow a raw file: every message, once, in order, also those that are still to come.
 
     Parameters
     ----------
     source
         The file. It may be absent as yet; it is then waited for, and a line in the log
-        says so.
+        says so. Or a folder (one that is absent ends with a slash), or a pattern of files in
+        it, ``"runs/raw_*.h5"``: the runs in it, one after the other, in the order in which
+        they were made; of a folder, its files ``*.h5``.
     start
         ``"beginning"``; ``"end"``: what comes from the first look on; a row, also one that
         is still to come; a negative number, -n: the last n rows, or all if there are
-        fewer; or a :class:`Position` in this very file.
+        fewer; or a :class:`Position` in this very file. Of a folder: not a row; the end, and
+        the last n rows, are those of the newest run; and a position may be in any of them.
     until
         ``"finished"``: the writer has ended the run and said so, as a
         :class:`writer.RawWriter` does at its close. Other writers never say so: then the
         caller ends it, or `idle_timeout`. ``"end"``: what is committed at the first look.
-        A row: the rows before it; none if that is before the start.
+        A row: the rows before it; none if that is before the start. A folder never
+        finishes, as another run may come, and has no rows of its own.
     io_groups
         Only messages of these PACMAN cards; the others are not given. None for all.
     idle_timeout
@@ -63,6 +85,20 @@ def follow(
     hints
         Whether to let the operating system's notices of file changes shorten the wait.
         The rows are the same without.
+    checkpoint
+        A file in which the position is stored, and from which it is taken if it exists; then
+        `start` does not matter. A message is committed when the next one is asked for, or
+        with :meth:`Follower.commit`; what is committed is stored when there is nothing to
+        read, at least every second, at the end and at the close. Who is killed is given
+        again what was not stored, and misses nothing.
+    on_replace
+        What happens when the name is given to another file, or the run is started again in
+        the same one. All rows of the old one that can still be read are given first. Then
+        ``"raise"``: :class:`FileReplaced`. ``"continue"``: a :class:`Gap` instead of a
+        message or batch, and then the new file from its beginning.
+    rotate_grace
+        Of a folder: seconds for which a file that a newer one has followed has to be still,
+        to count as complete. One that its writer has finished is so at once.
 
     Returns
     -------
@@ -73,6 +109,8 @@ def follow(
     ------
     ValueError
         If an argument makes no sense.
+    CheckpointError
+        If the checkpoint is damaged, and the one before it too.
 
     Notes
     -----
@@ -80,31 +118,41 @@ def follow(
     the event loop. Nothing is read before it is asked for. To be cancelled at any await
     loses nothing and gives nothing twice: whoever asks again goes on with the next row.
 
+    In a folder, rows that were announced in a file and never written, as a killed writer
+    leaves them, are not waited for once a newer file is there. A run that appears late, made
+    before the one that is being given, is given next.
+
     Examples
     --------
     >>> import anyio, tempfile
+    >>> from pathlib import Path
     >>> from writer import RawWriter
     >>> path = Path(tempfile.mkdtemp()) / "raw.h5"
     >>> with RawWriter(path) as out:
     ...     rows = out.append([b"first", b"second"], io_groups=[1, 2])
     >>> async def main():
     ...     async for message in follow(path):
-    ...         print(message)
+    ...         print(message.row, message.io_group, message.data)
     >>> anyio.run(main)
-    Message(row=0, io_group=1, data=b'first')
-    Message(row=1, io_group=2, data=b'second')
+    0 1 b'first'
+    1 2 b'second'
     """
-    steps = Steps(
-        Path(source),
+    return Follower(
+        source,
         start=start,
         until=until,
         io_groups=io_groups,
+        idle_timeout=idle_timeout,
+        poll=poll,
         max_batch_bytes=max_batch_bytes,
+        hints=hints,
+        checkpoint=checkpoint,
+        on_replace=on_replace,
+        rotate_grace=rotate_grace,
     )
-    return Follower(steps, idle_timeout=idle_timeout, poll=poll, hints=hints)
 
 
-class Follower(Following):
+class Follower(Following, Generic[OneT, ManyT]):
     """What :func:`follow` returns: an async iterator over the messages of a file.
 
     Not to be made by hand, nor used by two tasks at once. Best used in ``async with``,
@@ -113,6 +161,7 @@ class Follower(Following):
     Examples
     --------
     >>> import anyio, tempfile
+    >>> from pathlib import Path
     >>> from writer import RawWriter
     >>> path = Path(tempfile.mkdtemp()) / "raw.h5"
     >>> with RawWriter(path) as out:
@@ -127,18 +176,15 @@ class Follower(Following):
     'finished'
     """
 
-    def __init__(
-        self, steps: Steps, *, idle_timeout: float | None, poll: float, hints: bool
-    ) -> None:
-        super().__init__(steps, idle_timeout=idle_timeout, poll=poll, hints=hints)
-        self._limiter: anyio.CapacityLimiter | None = None
-        self._turn = 0
-        self._busy = False
+    # Made in the thread of the loop that first iterates.
+    _limiter: anyio.CapacityLimiter | None = None
+    _turn = 0
+    _busy = False
 
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> Message:
+    async def __anext__(self) -> OneT:
         if self._turn >= _TURN_MESSAGES:
             self._turn = 0
             await lowlevel.checkpoint()
@@ -146,11 +192,13 @@ class Follower(Following):
         while message is None:
             await self._advance()
             message = self._progress.next_message()
+        if self._checkpoint is not None and self._is_store_due():
+            await self._commit(self._progress.committed)
         # Copying a large one takes its time too.
-        self._turn += 1 + (len(message.data) >> 12)
-        return message
+        self._turn += 1 + (len(message[2]) >> 12)
+        return cast("OneT", message)
 
-    def batches(self) -> Batches:
+    def batches(self) -> Batches[ManyT]:
         """Iterate over batches instead of messages: the same rows, and much faster.
 
         Returns
@@ -160,7 +208,7 @@ class Follower(Following):
         """
         return Batches(self)
 
-    async def next_batch(self) -> Batch:
+    async def next_batch(self) -> ManyT:
         """Return the next rows at once, waiting for at least one.
 
         Raises
@@ -172,7 +220,24 @@ class Follower(Following):
         while batch is None:
             await self._advance()
             batch = self._progress.rest()
-        return batch
+        return cast("ManyT", batch)
+
+    async def commit(self) -> None:
+        """Store the position behind the last message that was given, now, on disk.
+
+        Raises
+        ------
+        CheckpointError
+            If that is not possible.
+        StreamError
+            If there is no checkpoint.
+        """
+        self._progress.commit()
+        await self._commit(self._progress.committed)
+
+    async def _commit(self, position: Position) -> None:
+        # Not abandoned: it takes milliseconds, and is on disk or not when this returns.
+        await to_thread.run_sync(self._commit_now, position)
 
     async def _advance(self) -> None:
         """Wait for rows and read them."""
@@ -201,7 +266,7 @@ class Follower(Following):
             finally:
                 call.end()
             # No await from here to the return: either all of the step counts or nothing.
-            if self._take(step) is not None:
+            if self._take(step):
                 return
             self._check_silence()
         await self._release()
@@ -235,7 +300,7 @@ class Follower(Following):
         await self.aclose()
 
 
-class Batches:
+class Batches(Generic[ManyT]):
     """An async iterator over the batches of a follower.
 
     Examples
@@ -246,11 +311,11 @@ class Batches:
     'Batches'
     """
 
-    def __init__(self, follower: Follower) -> None:
+    def __init__(self, follower: Follower[Any, ManyT]) -> None:
         self._follower = follower
 
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> Batch:
+    async def __anext__(self) -> ManyT:
         return await self._follower.next_batch()

@@ -2,18 +2,53 @@
 
 from __future__ import annotations
 
+import math
+import os
 import threading
 import time
+from collections.abc import Collection
 from pathlib import Path
+from typing import Literal, TypedDict
 
-from streamer.batch import Batch
-from streamer.errors import NotReady, WriterStalled
+from streamer.checkpoint import Checkpoint
+from streamer.errors import NotReady, StreamError, WriterStalled
 from streamer.position import Position
 from streamer.progress import Lag, Progress, Stats
-from streamer.steps import Step, Steps
+from streamer.sequence import FIRST, Sequence
+from streamer.steps import Place, Step
 from streamer.wake import Hints
 
-__all__ = ["Following"]
+__all__ = ["Continuing", "Following", "Options", "Raising"]
+
+# While rows keep coming, their position is stored so often: to make sure of it on disk takes
+# milliseconds.
+_STORE_SECONDS = 1.0
+
+
+class Options(TypedDict, total=False):
+    """What may be chosen of following; see :func:`streamer.follow`."""
+
+    start: str | int | Position
+    until: str | int
+    io_groups: Collection[int] | None
+    idle_timeout: float | None
+    poll: float
+    max_batch_bytes: int
+    hints: bool
+    checkpoint: str | os.PathLike[str] | None
+    rotate_grace: float
+
+
+class Raising(Options, total=False):
+    """The same, of who wants an error when the file is replaced."""
+
+    on_replace: Literal["raise"]
+
+
+class Continuing(Options):
+    """The same, of who wants to go on then, and to be told what is missing."""
+
+    on_replace: Literal["continue"]
 
 
 class Following:
@@ -21,19 +56,33 @@ class Following:
 
     Parameters
     ----------
-    steps
-        The steps that it takes; its own.
-    idle_timeout, poll, hints
-        As in :func:`streamer.follow`.
+    source, start, until, io_groups, idle_timeout, poll, max_batch_bytes, hints, checkpoint
+        As of :func:`streamer.follow`.
+    on_replace, rotate_grace
+        As of :func:`streamer.follow`.
 
     Raises
     ------
     ValueError
-        If a time is not positive.
+        If an argument makes no sense.
+    CheckpointError
+        If the checkpoint is damaged.
     """
 
     def __init__(
-        self, steps: Steps, *, idle_timeout: float | None, poll: float, hints: bool
+        self,
+        source: str | os.PathLike[str],
+        *,
+        start: str | int | Position,
+        until: str | int,
+        io_groups: Collection[int] | None,
+        idle_timeout: float | None,
+        poll: float,
+        max_batch_bytes: int,
+        hints: bool,
+        checkpoint: str | os.PathLike[str] | None,
+        on_replace: str,
+        rotate_grace: float,
     ) -> None:
         if not 0 < poll <= threading.TIMEOUT_MAX:
             msg = f"poll is {poll}, not a positive number of seconds"
@@ -41,11 +90,24 @@ class Following:
         if idle_timeout is not None and not idle_timeout > 0:
             msg = f"idle_timeout is {idle_timeout}, not a positive number of seconds"
             raise ValueError(msg)
-        self._steps = steps
+        self._checkpoint = None if checkpoint is None else Checkpoint(checkpoint)
+        if self._checkpoint is not None:
+            start = self._checkpoint.load() or start
+        self._steps = Sequence(
+            source,
+            start=start,
+            until=until,
+            io_groups=io_groups,
+            max_batch_bytes=max_batch_bytes,
+            on_replace=on_replace,
+            rotate_grace=rotate_grace,
+        )
         self._idle_timeout = idle_timeout
         self._poll = poll
         self._use_hints = hints
-        self._progress = Progress(steps.start)
+        self._progress = Progress(start)
+        self._calls = 0
+        self._store_due = -math.inf
         self._idle_since: float | None = None
         self._closed = False
         self._bell = _Bell()
@@ -54,7 +116,7 @@ class Following:
 
     @property
     def path(self) -> Path:
-        """The file."""
+        """The file, or the folder or pattern."""
         return self._steps.path
 
     @property
@@ -91,12 +153,16 @@ class Following:
     def _call(self) -> _Call:
         """Return the next call of :meth:`_look`."""
         until = None
+        self._calls += 1
         if self._idle_timeout is not None:
             # Kept from call to call: who waits with shorter timeouts of his own, again and
             # again, hears of the silence too.
             self._idle_since = self._idle_since or time.monotonic()
             until = self._idle_since + self._idle_timeout
-        self._bell.call = _Call(self._progress.row, self._progress.trouble, until)
+        progress = self._progress
+        self._bell.call = _Call(
+            progress.place, progress.trouble, until, self._calls, progress.committed
+        )
         return self._bell.call
 
     def _look(self, call: _Call) -> Step:
@@ -105,28 +171,61 @@ class Following:
         The rows that it returns follow those of the call: whether they are taken makes no
         difference here.
         """
-        row = call.row
+        place = call.place
         while True:
             # Before looking: what changes from now on is not to be waited for.
             call.changed.clear()
-            step = self._steps.step(row)
-            row = step.row
-            if step.read or step.outcome is not None:
+            step = self._steps.step(place)
+            moved, place = step.place.file != place.file, step.place
+            if step.read or step.outcome is not None or step.gap is not None:
+                self._store_in_passing(call, step)
                 return step
-            if self._start_hints():
+            if moved or self._start_hints():
                 continue  # it may have changed just before
+            self._store(call)
             left = call.left
             if left > 0:
                 call.changed.wait(min(self._poll, left))
-            if call.left <= 0 or row != call.row or step.trouble != call.trouble:
+            if call.left <= 0 or place != call.place or step.trouble != call.trouble:
                 return step
+
+    def _store(self, call: _Call) -> None:
+        """Store the position that was committed when it was called, if it is another one."""
+        # Before a file was found, there is no position that means anything.
+        if self._checkpoint is not None and call.committed.created is not None:
+            self._checkpoint.store(call.committed, call.number)
+            self._store_due = time.monotonic() + _STORE_SECONDS
+
+    def _store_in_passing(self, call: _Call, step: Step) -> None:
+        """Store the position while rows keep coming: not with each batch, that takes time."""
+        if call.committed.created is None:
+            # Where it begins: who starts again after a crash must not begin elsewhere.
+            if self._checkpoint is not None and step.facts is not None and step.place.row:
+                begin = step.place.row - step.read
+                facts = step.facts
+                at = Position(begin, facts.created, facts.run_id, source=facts.path.name)
+                self._checkpoint.store(at, call.number)
+        elif self._is_store_due():
+            self._store(call)
+
+    def _is_store_due(self) -> bool:
+        return self._checkpoint is not None and time.monotonic() > self._store_due
+
+    def _commit_now(self, position: Position) -> None:
+        """Store a position, on disk when this returns. In any thread."""
+        if self._checkpoint is None:
+            msg = f"{self.path}: followed without a checkpoint: there is nothing to commit to"
+            raise StreamError(msg)
+        self._store_due = time.monotonic() + _STORE_SECONDS
+        if position.created is not None:
+            self._checkpoint.store(position, self._calls)
 
     def _start_hints(self) -> bool:
         """Start the hints, which nobody needs who still catches up; True if that was now."""
         with self._hints_lock:
             if self._hints is not None or not self._use_hints:
                 return False
-            self._hints = Hints(self.path, self._bell.ring)
+            self._hints = Hints(*self._steps.watched, self._bell.ring)
             return self._hints.active
 
     def _release_now(self) -> None:
@@ -137,6 +236,8 @@ class Following:
         if hints is not None:
             hints.close()
         self._steps.close()
+        if self._checkpoint is not None:
+            self._commit_now(self._progress.committed)
 
     def __del__(self) -> None:
         # Of a follower that was dropped in the middle. The steps go with it, and the file.
@@ -144,10 +245,10 @@ class Following:
         if hints is not None:
             hints.stop()
 
-    def _take(self, step: Step) -> Batch | None:
-        """Move on by a step; return its batch."""
+    def _take(self, step: Step) -> bool:
+        """Move on by a step; tell whether there is something to give."""
         if self._closed:  # meanwhile, by another
-            return None
+            return False
         if step.read:  # also rows that are filtered out: their writer lives
             self._idle_since = None
         return self._progress.take(step)
@@ -159,23 +260,32 @@ class Following:
         if time.monotonic() < self._idle_since + self._idle_timeout:
             return
         self._idle_since = None  # whoever asks again waits as long again
-        trouble, row = self._progress.trouble, self._progress.row
-        if row is None:
+        trouble, place = self._progress.trouble, self._progress.place
+        if place == FIRST:
             msg = f"{trouble}, for {self._idle_timeout:g} s"
             raise NotReady(msg)
-        msg = (
-            f"{self.path}: no new row for {self._idle_timeout:g} s; the next is row {row}. "
-            f"{trouble or 'Its writer pauses, has died, or cannot say that the run is over'}"
-        )
+        trouble = trouble or "Its writer pauses, has died, or cannot say that the run is over"
+        waited = f"no new row for {self._idle_timeout:g} s; the next is row {place.row or 0}"
+        msg = f"{self.path}: {waited}. {trouble}"
         raise WriterStalled(msg)
 
 
 class _Call:
     """A call of `_look`: what it goes on from, and until when [monotonic s]."""
 
-    def __init__(self, row: int | None, trouble: str | None, until: float | None) -> None:
-        self.row = row
+    def __init__(
+        self,
+        place: Place,
+        trouble: str | None,
+        until: float | None,
+        number: int,
+        committed: Position,
+    ) -> None:
+        self.place = place
         self.trouble = trouble
+        #: How manieth it is, and what its caller has done with.
+        self.number = number
+        self.committed = committed
         self.changed = threading.Event()
         self._until = until
         self._over = False

@@ -18,7 +18,7 @@ from streamer.retry import Patience
 from writer.layout import LayoutError, Meta, find_layout, read_meta
 from writer.superblock import SIGNATURE, Superblock, read_superblock
 
-__all__ = ["TRANSIENT", "open_descriptor", "open_rows", "read_meta_anew"]
+__all__ = ["TRANSIENT", "look_at_meta", "open_descriptor", "open_rows", "read_meta_anew"]
 
 #: What HDF5 and h5py raise when they meet a file in the middle of a change.
 TRANSIENT = (OSError, RuntimeError, KeyError, ValueError, TornChunk)
@@ -73,14 +73,7 @@ def open_rows(fd: int, path: Path) -> DirectRows | LibraryRows:
         If it is something else.
     """
     for left in _PATIENCE.tries():
-        superblock = read_superblock(fd)
-        if superblock is None:
-            # HDF5 writes the superblock when it first flushes: till then, zeros or nothing.
-            if os.pread(fd, len(SIGNATURE), 0).strip(b"\0") in (b"", SIGNATURE):
-                msg = f"{path}: empty so far"
-                raise NotReady(msg)
-            msg = f"{path}: not a LArPix raw file: not HDF5 at all"
-            raise LayoutError(msg)
+        superblock = _superblock_of(fd, path)
         try:
             with _one_at_a_time:
                 return _open_once(fd, path, superblock, lenient=not left)
@@ -175,3 +168,37 @@ def read_meta_anew(fd: int, path: Path) -> Meta | None:
             if not left:
                 break
     return None
+
+
+def look_at_meta(path: Path) -> Meta:
+    """Open a file for what it says of itself, once and without waiting, and close it.
+
+    Raises
+    ------
+    NotReady
+        If it is absent, or not a readable raw file at present.
+    LayoutError
+        If it is something else.
+    """
+    fd = open_descriptor(path)
+    try:
+        superblock = _superblock_of(fd, path)
+        with GuardedFile(fd) as raw, h5py.File(raw, "r") as file:
+            return _checked_meta(file, path, superblock, lenient=True)
+    except TRANSIENT as error:
+        msg = f"{path}: HDF5 cannot open it: {error}"
+        raise NotReady(msg) from error
+    finally:
+        os.close(fd)
+
+
+def _superblock_of(fd: int, path: Path) -> Superblock:
+    superblock = read_superblock(fd)
+    if superblock is not None:
+        return superblock
+    # HDF5 writes the superblock when it first flushes: till then, zeros or nothing.
+    if os.pread(fd, len(SIGNATURE), 0).strip(b"\0") in (b"", SIGNATURE):
+        msg = f"{path}: empty so far"
+        raise NotReady(msg)
+    msg = f"{path}: not a LArPix raw file: not HDF5 at all"
+    raise LayoutError(msg)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Self, TypeGuard
 
 from streamer.batch import Message
@@ -38,6 +38,9 @@ class Position:
         The file's run id, if its writer is of this project.
     anchor_row, anchor
         A row that has been delivered, and the digest of its message; None if none has.
+    source
+        The name of the file, without its folder: where to look first among many. A file that
+        was renamed is still the same one.
 
     Notes
     -----
@@ -56,6 +59,11 @@ class Position:
     run_id: str | None = None
     anchor_row: int | None = None
     anchor: str | None = None
+    source: str | None = None
+
+    def at(self, row: int) -> Position:
+        """Return another row of the same file."""
+        return replace(self, row=row)
 
     def to_json(self) -> str:
         """Return the position as a line of JSON."""
@@ -69,6 +77,7 @@ class Position:
             and (self.run_id is None or type(self.run_id) is str)
             and (not anchored or (_is_row(self.anchor_row) and self.anchor_row < self.row))
             and (type(self.anchor) is str if anchored else self.anchor is None)
+            and (self.source is None or type(self.source) is str)
         )
         if not right:
             msg = f"these do not belong together, or are not of a row: {self}"

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 
-from streamer.batch import Batch, Message
+from streamer.batch import Batch, Gap, Message
 from streamer.position import Position, anchor_of
-from streamer.steps import Facts, Step, header_seconds
+from streamer.sequence import FIRST
+from streamer.steps import Facts, Place, Step, header_seconds
 
 __all__ = ["Lag", "Progress", "Stats"]
 
@@ -57,43 +59,59 @@ class Progress:
     def __init__(self, start: str | int | Position) -> None:
         if not isinstance(start, Position):
             start = Position(start if isinstance(start, int) and start > 0 else 0)
-        self._start = start
-        #: Where the next step goes on; None as long as no step has found the file.
-        self.row: int | None = None
+        #: Where the next step goes on.
+        self.place = FIRST
         self.outcome: str | None = None
-        #: What the last step found out.
+        #: What the last step that saw a file found out.
         self.facts: Facts | None = None
         self.trouble: str | None = None
-        self._batch: Batch | None = None
-        self._messages: Iterator[Message] = iter(())
-        self._given = 0
+        # Behind all that was given, if nothing is left of the batch.
+        self._behind = self._done_behind = start
         self._last: Message | None = None
+        self._batch: Batch | None = None
+        self._gap: Gap | None = None
+        self._messages: Iterator[Message] = iter(())
+        self._given = self._done = 0
         self._rows = self._bytes = self._batches = 0
         self._last_row_time: float | None = None
 
-    def take(self, step: Step) -> Batch | None:
-        """Move on by a step; return its batch. All at once, so that nothing can come between."""
-        self.row = step.row
+    def take(self, step: Step) -> bool:
+        """Move on by a step; tell whether there is something to give.
+
+        All at once, so that nothing can come between.
+        """
+        self.place = step.place
         self.facts = step.facts or self.facts
         self.trouble = step.trouble
         self.outcome = step.outcome
         if step.read:
             self._last_row_time = time.time()
+        if step.facts is not None and step.place.row is not None and step.batch is None:
+            self._behind = self._done_behind = _moved(self._behind, step.facts, step.place.row)
         if step.batch is not None:
             self._settle()
             self._batches += 1
             self._batch = step.batch
-        return step.batch
+        self._gap = step.gap
+        return step.batch is not None or step.gap is not None
 
-    def next_message(self) -> Message | None:
-        """Give the next message of the batch; None if there is none left."""
+    def next_message(self) -> Message | Gap | None:
+        """Give the next message of the batch; None if there is none left.
+
+        Who asks for it has done with the one before.
+        """
+        self._done = self._given
         for message in self._messages:
             self._given += 1
             return message
         if not self.left:
-            return None
+            return self._take_gap()
         self._messages = iter(self._part())
         return self.next_message()
+
+    def _take_gap(self) -> Gap | None:
+        gap, self._gap = self._gap, None
+        return gap
 
     def _part(self) -> Batch:
         """Return the next messages of the batch, not many.
@@ -110,7 +128,12 @@ class Progress:
         starts, lengths = batch.starts[part], batch.lengths[part]
         low, high = int(starts.min()), int((starts + lengths).max())
         return Batch(
-            batch.rows[part], batch.io_groups[part], batch.buffer[low:high], starts - low, lengths
+            batch.rows[part],
+            batch.io_groups[part],
+            batch.buffer[low:high],
+            starts - low,
+            lengths,
+            batch.source,
         )
 
     @property
@@ -118,11 +141,12 @@ class Progress:
         """How many messages of the batch have not been given."""
         return 0 if self._batch is None else len(self._batch) - self._given
 
-    def rest(self) -> Batch | None:
+    def rest(self) -> Batch | Gap | None:
         """Give what is left of the batch at once; None if there is nothing left."""
+        self._done = self._given
         batch, given = self._batch, self._given
         if batch is None or not self.left:
-            return None
+            return self._take_gap()
         self._messages = iter(())
         self._given = len(batch)
         return batch.select(np.arange(given, len(batch))) if given else batch
@@ -131,23 +155,29 @@ class Progress:
         """Count the batch, if all of it was given, and let go of its memory."""
         if not self.left:
             self._settle()
+            self._done_behind = self._behind
 
     def drop(self) -> None:
         """Give nothing more of what was read. The position stays where it is."""
         if self.left:
-            self.row, self.outcome = self.position.row, None
+            self.place, self.outcome = Place(self.place.file, self.position.row), None
         self._settle()
+
+    def commit(self) -> None:
+        """Count what was given last as done with too."""
+        self._done, self._done_behind = self._given, self._behind
 
     def _settle(self) -> None:
         batch, given = self._batch, self._given
         self._messages = iter(())
-        self._batch = None
-        self._given = 0
-        if batch is None or not given:
-            return
-        self._rows += given
-        self._bytes += int(batch.lengths[:given].sum())
-        self._last = batch[given - 1]
+        if batch is not None and given:
+            self._rows += given
+            self._bytes += int(batch.lengths[:given].sum())
+            self._last = batch[given - 1]
+            done = None if self._done == given else self.committed
+            self._behind = self.position
+            self._done_behind = done or self._behind
+        self._batch, self._given, self._done = None, 0, 0
 
     @property
     def _last_given(self) -> Message | None:
@@ -158,21 +188,25 @@ class Progress:
     @property
     def position(self) -> Position:
         """The row after the last that was given; where it starts if none was."""
-        if self.row is None:
-            return self._start
-        row = self.row
-        if self._batch is not None and self._given < len(self._batch):
-            first = self._given
-            row = int(self._batch.rows[first - 1]) + 1 if first else int(self._batch.rows[0])
-        last = self._last_given
-        return Position(
-            row,
-            created=self.facts.created if self.facts else None,
-            run_id=self.facts.run_id if self.facts else None,
-            # One that started from a position has its anchor still.
-            anchor_row=last.row if last else self._start.anchor_row,
-            anchor=anchor_of(last) if last else self._start.anchor,
-        )
+        return self._behind if self._batch is None else self._in_batch(self._batch, self._given)
+
+    @property
+    def committed(self) -> Position:
+        """The row after the last that was given and that its taker has done with."""
+        if self._batch is None:
+            return self._done_behind
+        return self._in_batch(self._batch, self._done)
+
+    def _in_batch(self, batch: Batch, given: int) -> Position:
+        """Return the position behind so many messages of a batch."""
+        assert self.facts is not None
+        if not given:
+            return _moved(self._behind, self.facts, int(batch.rows[0]))
+        row = self.place.row if given == len(batch) else int(batch.rows[given - 1]) + 1
+        assert row is not None
+        last = batch[given - 1]
+        moved = _moved(self._behind, self.facts, row)
+        return replace(moved, anchor_row=last.row, anchor=anchor_of(last))
 
     @property
     def lag(self) -> Lag:
@@ -194,3 +228,16 @@ class Progress:
             rows += self._given
             size += int(self._batch.lengths[: self._given].sum())
         return Stats(rows, size, self._batches, looks, retries, self._last_row_time)
+
+
+def _moved(position: Position, facts: Facts, row: int) -> Position:
+    """Return the position in a row of a file; without the anchor, if that is of another one."""
+    own = position.created in (None, facts.created) and position.run_id in (None, facts.run_id)
+    return Position(
+        row,
+        facts.created,
+        facts.run_id,
+        position.anchor_row if own else None,
+        position.anchor if own else None,
+        facts.path.name,
+    )

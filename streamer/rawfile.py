@@ -104,7 +104,8 @@ class RawFile:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self._lengths = (0, 0)
-        self._finished_seen: tuple[int, ...] = ()
+        self._finished_sign: tuple[int, ...] = ()
+        self._is_finished = False
         self._created = 0.0
         self._stamp = 0
         self._announced = 0
@@ -163,14 +164,13 @@ class RawFile:
         superblock = read_superblock(self._fd)
         if superblock is None or not superblock.closed:
             return False
-        status = os.fstat(self._fd)
-        seen = (status.st_mtime_ns, status.st_size, *self._lengths)
         # The clock of a file system is coarse: a file that was just written may be written
         # again with the same time.
-        if seen == self._finished_seen and time.time() - status.st_mtime > _STILL_SECONDS:
-            return False
-        self._finished_seen = seen
-        return self.meta.finished == min(self._lengths)
+        sign = self.sign
+        if sign != self._finished_sign or self.age < _STILL_SECONDS:
+            self._finished_sign = sign
+            self._is_finished = self.meta.finished == min(self._lengths)
+        return self._is_finished
 
     @property
     def orphaned(self) -> str | None:
@@ -200,7 +200,22 @@ class RawFile:
         """
         if self._is_settled():
             return True
-        return time.time() - os.fstat(self._open_fd).st_mtime > _STILL_SECONDS
+        return self.age > _STILL_SECONDS
+
+    @property
+    def sign(self) -> tuple[int, ...]:
+        """What changes with the file, if not always: a clock may be coarse."""
+        status = os.fstat(self._open_fd)
+        return status.st_mtime_ns, status.st_size, *self._lengths
+
+    @property
+    def age(self) -> float:
+        """Seconds since the file was last written, by the file system's clock."""
+        return time.time() - os.fstat(self._open_fd).st_mtime
+
+    def any_from(self, row: int) -> bool:
+        """Tell whether any row from this one on can be read, of those that are announced."""
+        return self._any_written(row, self._announced)
 
     def refresh(self) -> int:
         """Look for new rows.
@@ -233,7 +248,7 @@ class RawFile:
         FileReplaced, NotReady
             As :meth:`refresh`.
         """
-        self._check_same()
+        self.check_same()
         peeked = self._retrying(lambda: self._source.peek())
         if peeked is None:
             return self._announced
@@ -354,7 +369,12 @@ class RawFile:
             loaded = self._load(start, stop, wanted, max_bytes)
         payloads = loaded.payloads
         batch = Batch(
-            loaded.rows, loaded.io_groups, payloads.buffer, payloads.starts, payloads.lengths
+            loaded.rows,
+            loaded.io_groups,
+            payloads.buffer,
+            payloads.starts,
+            payloads.lengths,
+            self.path,
         )
         return Some(batch, loaded.stop, loaded.cause)
 
@@ -376,12 +396,16 @@ class RawFile:
             msg = f"{self.path}: rows {start} to {stop} asked for, it has {len(self)}"
             raise RowsOutOfRange(msg)
 
-    def _check_same(self) -> None:
-        """Raise if the file was started again in the same place, as mode "w" does.
+    def check_same(self) -> None:
+        """Make sure that the file was not started again in the same place, as mode "w" does.
 
-        HDF5 does not notice. But the time at which the file was made stands in it, as the
-        eight bytes of an attribute, and at another time other bytes stand there.
+        Raises
+        ------
+        FileReplaced
+            If it was: what was read just before may be of either run.
         """
+        # HDF5 does not notice. But the time at which the file was made stands in it, as the
+        # eight bytes of an attribute, and at another time other bytes stand there.
         there = os.pread(self._open_fd, 8, self._stamp)
         if self._stamp and there == struct.pack("<d", self._created):
             return
@@ -412,7 +436,7 @@ class RawFile:
         if superblock.closed or is_locked(self._fd):
             return True
         if superblock.version < 3:
-            return time.time() - os.fstat(self._fd).st_mtime > _OLD_FORMAT_SECONDS
+            return self.age > _OLD_FORMAT_SECONDS
         # A RawWriter on another host, or one that was killed: no other writer opens a file
         # that has this mark.
         return self._source.meta.finished is not None and self.meta.finished == WRITING

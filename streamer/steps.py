@@ -1,14 +1,13 @@
 """One step of following a file: a pure function of the position, for whichever loop drives it.
 
 Nothing here waits for the file to grow. Whoever drives the steps, :class:`streamer.Follower`
-or :func:`streamer.tail`, waits between them.
+or :func:`streamer.tail`, through :class:`streamer.sequence.Sequence`, waits between them.
 """
 
 from __future__ import annotations
 
 import logging
 import operator
-import threading
 import time
 from collections.abc import Collection
 from contextlib import suppress
@@ -18,13 +17,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from streamer.batch import Batch
+from streamer.batch import Batch, Gap
 from streamer.errors import FileReplaced, NotReady, RowUnreadable
 from streamer.position import Position, anchor_of
 from streamer.rawfile import RawFile
 from writer.pacman import HEADER
 
-__all__ = ["DEFAULT_BATCH_BYTES", "Facts", "Step", "Steps", "header_seconds"]
+__all__ = ["DEFAULT_BATCH_BYTES", "Choice", "Facts", "Place", "Step", "Steps", "header_seconds"]
 
 #: What is held in memory at the most, in bytes of messages.
 DEFAULT_BATCH_BYTES = 16 * 1024 * 1024
@@ -49,15 +48,25 @@ class Facts(NamedTuple):
     announced: int
     created: float
     run_id: str | None
+    path: Path
     #: Unix seconds in the PACMAN header of the newest row; None if it has not been looked up.
     newest_seconds: int | None
+
+
+class Place(NamedTuple):
+    """Where a step goes on."""
+
+    #: How manieth of the files that are followed one after the other.
+    file: int
+    #: The row in it; None as long as it has not been found.
+    row: int | None
 
 
 class Step(NamedTuple):
     """What a step gives."""
 
-    #: The row to go on from; None as long as there is no file.
-    row: int | None
+    #: The place to go on from.
+    place: Place
     #: The rows that were read, without those that are filtered out; None if there were none.
     batch: Batch | None = None
     #: How many rows were read, those that are filtered out included.
@@ -67,39 +76,36 @@ class Step(NamedTuple):
     #: Why there were none, if something is not as it should be.
     trouble: str | None = None
     facts: Facts | None = None
+    #: What is missing here, if anything is.
+    gap: Gap | None = None
 
 
-class _Missing(NamedTuple):
-    """A row that is announced and cannot be read, since when and how often tried."""
+class Choice(NamedTuple):
+    """What of a file is to be given; checked."""
 
-    row: int
-    since: float
-    looks: int
+    #: As of :func:`streamer.follow`.
+    start: str | int | Position
+    until: str | int
+    #: (256,) bool: whether an io_group is wanted; None for all.
+    wanted: NDArray[np.bool_] | None
+    #: Bytes of messages in a batch at the most.
+    max_bytes: int
 
-
-class Steps:
-    """The steps of following one file. Any thread may call; one is let in at a time.
-
-    Parameters
-    ----------
-    path, start, until, io_groups, max_batch_bytes
-        As in :func:`streamer.follow`.
-
-    Raises
-    ------
-    ValueError
-        If one makes no sense.
-    """
-
-    def __init__(
-        self,
-        path: Path,
-        *,
+    @classmethod
+    def of(
+        cls,
         start: str | int | Position,
         until: str | int,
         io_groups: Collection[int] | None,
         max_batch_bytes: int,
-    ) -> None:
+    ) -> Choice:
+        """Check what a caller has chosen.
+
+        Raises
+        ------
+        ValueError
+            If it makes no sense.
+        """
         if not isinstance(start, Position) and start not in ("beginning", "end"):
             if (first := _whole(start)) is None:
                 msg = f"start is {start!r}, not 'beginning', 'end', a row or a Position"
@@ -113,20 +119,49 @@ class Steps:
         if max_batch_bytes <= 0:
             msg = f"max_batch_bytes is {max_batch_bytes}, not a positive number"
             raise ValueError(msg)
-        self.path = path
-        self.start = start
-        #: How often it looked at the file, and how often of these at rows that it had seen
-        #: announced and could not read.
-        self.looks = self.retries = 0
-        self._until = until
-        self._wanted = None if io_groups is None else _chosen(io_groups)
+        wanted = None if io_groups is None else _chosen(io_groups)
         # A batch is half of it: whoever iterates has one still while the next is read.
-        self._max_bytes = max(1, max_batch_bytes // 2)
-        # The lock makes a step that was abandoned, because its caller was cancelled, and
-        # the next one follow each other. All below belongs to who holds it, and says only
-        # what was found out: whether a step was delivered makes no difference to it.
-        self._lock = threading.Lock()
-        self._closed = False
+        return cls(start, until, wanted, max(1, max_batch_bytes // 2))
+
+
+class _Missing(NamedTuple):
+    """A row that is announced and cannot be read, since when and how often tried."""
+
+    row: int
+    since: float
+    looks: int
+
+
+class Steps:
+    """The steps of following one file. Used by one thread at a time.
+
+    Parameters
+    ----------
+    path
+        The file.
+    choice
+        What to give of it.
+    number
+        How manieth file it is of those that are followed.
+    after
+        The file whose place it takes: where that one ended, and what it was. If it is the
+        same run, as of a file that was copied and put back, it goes on there.
+
+    Notes
+    -----
+    What is kept here is what was found out of the file: whether a step was delivered makes
+    no difference to it, and a step that is repeated gives the same.
+    """
+
+    def __init__(
+        self, path: Path, choice: Choice, number: int = 0, after: Position | None = None
+    ) -> None:
+        self.path = path
+        self.number = number
+        #: How often it looked at rows that it had seen announced and could not read.
+        self.retries = 0
+        self._choice = choice
+        self._after = after
         self._raw: RawFile | None = None
         self._warned = False
         self._absent = False
@@ -136,6 +171,8 @@ class Steps:
         self._orphaned: float | None = None
         self._newest_due = 0.0
         self._last_seconds: int | None = None
+        self._seen: tuple[int, ...] = ()
+        self._seen_since = 0.0
 
     def step(self, row: int | None) -> Step:
         """Look for rows from a position on, and read them.
@@ -153,33 +190,51 @@ class Steps:
         Raises
         ------
         FileReplaced
-            If the name is another file's now, and all rows of the old one have been given.
+            If the name is another file's now, and all rows of the old one have been given;
+            or if the file was started again.
         RowUnreadable
             If the next row stays unreadable.
         LayoutError
             If the file is something else.
         """
-        with self._lock:
-            if self._closed:  # while this step was on its way
-                return Step(row)
-            try:
-                raw = self._opened()
-                announced = raw.look()
-                if row is None:
-                    row = self._begin(raw)
-                stop = announced if self._stop is None else min(announced, self._stop)
-                if row < stop:
-                    return self._read(raw, row, stop)
-                return self._idle(raw, row)
-            except NotReady as error:
-                return self._not_ready(row, error)
-            finally:
-                self.looks += 1
+        try:
+            raw = self._opened()
+            announced = raw.look()
+            if row is None:
+                row = self._begin(raw)
+            stop = announced if self._stop is None else min(announced, self._stop)
+            if row < stop:
+                return self._read(raw, row, stop)
+            return self._idle(raw, row)
+        except NotReady as error:
+            return self._not_ready(row, error)
+
+    def is_still(self, seconds: float) -> bool:
+        """Tell whether the file has not changed for so long, by its own clock or by ours."""
+        if self._raw is None:
+            return False
+        sign, now = self._raw.sign, time.monotonic()
+        if sign != self._seen:
+            self._seen, self._seen_since = sign, now
+        return max(now - self._seen_since, self._raw.age) > seconds
+
+    def ends_before(self, row: int) -> bool:
+        """Tell whether no row from this one on is there, whatever is announced."""
+        return self._raw is not None and not self._raw.any_from(row)
+
+    @property
+    def identity(self) -> Position | None:
+        """What file it is, as the position of its first row; None if it was not found yet."""
+        raw = self._raw
+        return None if raw is None else Position(0, raw.created, raw.run_id)
 
     def _opened(self) -> RawFile:
         if self._raw is None:
             self._raw = RawFile(self.path)
         return self._raw
+
+    def _at(self, row: int | None) -> Place:
+        return Place(self.number, row)
 
     def _not_ready(self, row: int | None, error: NotReady) -> Step:
         if self._raw is None and not self.path.exists():
@@ -187,25 +242,28 @@ class Steps:
         if not self._warned:
             self._warned = True
             logger.warning("%s; waiting for it", error)
-        return Step(row, trouble=str(error))
+        return Step(self._at(row), trouble=str(error))
 
     def _begin(self, raw: RawFile) -> int:
         """Find the first row. Once for all: a step that is repeated gives the same."""
         if self._first is None:
             now = len(raw)
-            if isinstance(self.start, Position):
-                first = self._resume(raw, self.start)
-            elif self.start == "beginning":
+            start, until = self._choice.start, self._choice.until
+            if self._after is not None and _is_same(raw, self._after):
+                first = self._after.row
+            elif isinstance(start, Position):
+                first = self._resume(raw, start)
+            elif start == "beginning":
                 first = 0
-            elif self.start == "end":
+            elif start == "end":
                 # Of a file that has come since it was asked for, all rows are new.
                 first = 0 if self._absent else now
             else:
-                first = int(self.start)
+                first = int(start)
                 if first < 0:
                     first = max(0, now + first)
-            if self._until != "finished":
-                self._stop = now if self._until == "end" else int(self._until)
+            if until != "finished":
+                self._stop = now if until == "end" else int(until)
             self._first = first
         return self._first
 
@@ -231,7 +289,10 @@ class Steps:
 
     def _read(self, raw: RawFile, row: int, stop: int) -> Step:
         # Few enough rows for the processor's cache, and for a memory that is bounded.
-        found = raw.read_some(row, min(stop, row + _STEP_ROWS), self._max_bytes, self._wanted)
+        stop = min(stop, row + _STEP_ROWS)
+        found = raw.read_some(row, stop, self._choice.max_bytes, self._choice.wanted)
+        # If it was started again just now, these may be rows of another run.
+        raw.check_same()
         read = found.stop - row
         if not read:
             return self._unreadable(raw, row, str(found.cause))
@@ -239,12 +300,13 @@ class Steps:
         self._orphaned = None
         batch = found.batch if len(found.batch) else None
         outcome = self._stopped(found.stop)
-        return Step(found.stop, batch, read, outcome, facts=self._facts(raw, found.stop, batch))
+        facts = self._facts(raw, found.stop, batch)
+        return Step(self._at(found.stop), batch, read, outcome, facts=facts)
 
     def _stopped(self, row: int) -> str | None:
         if self._stop is None or row < self._stop:
             return None
-        return "end" if self._until == "end" else "row"
+        return "end" if self._choice.until == "end" else "row"
 
     def _unreadable(self, raw: RawFile, row: int, cause: str) -> Step:
         """Give up on a row that stays as it is; otherwise it is tried again."""
@@ -258,7 +320,7 @@ class Steps:
         ):
             raise RowUnreadable(self.path, row, cause)
         self.retries += 1
-        return Step(row, trouble=cause, facts=self._facts(raw, row, None))
+        return Step(self._at(row), trouble=cause, facts=self._facts(raw, row, None))
 
     def _idle(self, raw: RawFile, row: int) -> Step:
         """Find out whether there will be more."""
@@ -267,7 +329,7 @@ class Steps:
             outcome = "finished"
         if outcome is None:
             self._check_name(raw)
-        return Step(row, outcome=outcome, facts=self._facts(raw, row, None))
+        return Step(self._at(row), outcome=outcome, facts=self._facts(raw, row, None))
 
     def _check_name(self, raw: RawFile) -> None:
         """Raise if the name is another file's, and the old one has nothing more to give."""
@@ -281,7 +343,7 @@ class Steps:
         # Its writer may still have rows for it, under another name or none.
         elif raw.still and now - self._orphaned > _DRAIN_SECONDS:
             msg = f"{self.path}: {reason}, and all rows of the file that was followed were given"
-            raise FileReplaced(msg)
+            raise FileReplaced(msg, drained=True)
 
     def _facts(self, raw: RawFile, row: int, batch: Batch | None) -> Facts:
         announced = min(raw.lengths)
@@ -294,15 +356,18 @@ class Steps:
             newest = header_seconds(last[0].data) if len(last) else None
         if newest is not None:
             self._last_seconds = newest
-        return Facts(announced, raw.created, raw.run_id, self._last_seconds)
+        return Facts(announced, raw.created, raw.run_id, self.path, self._last_seconds)
 
     def close(self) -> None:
-        """Close the file. Waits for a step that is under way. Idempotent."""
-        with self._lock:
-            self._closed = True
-            raw, self._raw = self._raw, None
-            if raw is not None:
-                raw.close()
+        """Close the file. Idempotent."""
+        raw, self._raw = self._raw, None
+        if raw is not None:
+            raw.close()
+
+
+def _is_same(raw: RawFile, position: Position) -> bool:
+    """Tell whether a file says that it is the run of a position."""
+    return (raw.created, raw.run_id) == (position.created, position.run_id)
 
 
 def _whole(value: Any) -> int | None:

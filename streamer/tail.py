@@ -4,16 +4,29 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterator
-from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Generic, Self, TypeVar, Unpack, cast, overload
 
-from streamer.batch import Batch, Message
-from streamer.following import Following
+from streamer.batch import Batch, Gap, Message
+from streamer.following import Continuing, Following, Raising
 from streamer.position import Position
-from streamer.steps import DEFAULT_BATCH_BYTES, Steps
+from streamer.sequence import DEFAULT_ROTATE_GRACE
+from streamer.steps import DEFAULT_BATCH_BYTES
 
 __all__ = ["Tail", "tail"]
+
+OneT = TypeVar("OneT")
+ManyT = TypeVar("ManyT")
+
+
+@overload
+def tail(source: str | os.PathLike[str], **options: Unpack[Raising]) -> Tail[Message, Batch]: ...
+
+
+@overload
+def tail(
+    source: str | os.PathLike[str], **options: Unpack[Continuing]
+) -> Tail[Message | Gap, Batch | Gap]: ...
 
 
 def tail(
@@ -26,12 +39,17 @@ def tail(
     poll: float = 0.05,
     max_batch_bytes: int = DEFAULT_BATCH_BYTES,
     hints: bool = True,
-) -> Tail:
+    checkpoint: str | os.PathLike[str] | None = None,
+    on_replace: str = "raise",
+    rotate_grace: float = DEFAULT_ROTATE_GRACE,
+) -> Tail[Any, Any]:
     """Follow a raw file without an event loop; as :func:`streamer.follow` in all else.
 
     Parameters
     ----------
-    source, start, until, io_groups, idle_timeout, poll, max_batch_bytes, hints
+    source, start, until, io_groups, idle_timeout, poll, max_batch_bytes, hints, checkpoint
+        As in :func:`streamer.follow`.
+    on_replace, rotate_grace
         As in :func:`streamer.follow`.
 
     Returns
@@ -43,30 +61,38 @@ def tail(
     ------
     ValueError
         If an argument makes no sense.
+    CheckpointError
+        If the checkpoint is damaged, and the one before it too.
 
     Examples
     --------
     >>> import tempfile
+    >>> from pathlib import Path
     >>> from writer import RawWriter
     >>> path = Path(tempfile.mkdtemp()) / "raw.h5"
     >>> with RawWriter(path) as out:
     ...     rows = out.append([b"first", b"second", b"third"], io_groups=[1, 2, 1])
     >>> for message in tail(path, start=-2, until="end"):
-    ...     print(message)
-    Message(row=1, io_group=2, data=b'second')
-    Message(row=2, io_group=1, data=b'third')
+    ...     print(message.row, message.io_group, message.data)
+    1 2 b'second'
+    2 1 b'third'
     """
-    steps = Steps(
-        Path(source),
+    return Tail(
+        source,
         start=start,
         until=until,
         io_groups=io_groups,
+        idle_timeout=idle_timeout,
+        poll=poll,
         max_batch_bytes=max_batch_bytes,
+        hints=hints,
+        checkpoint=checkpoint,
+        on_replace=on_replace,
+        rotate_grace=rotate_grace,
     )
-    return Tail(steps, idle_timeout=idle_timeout, poll=poll, hints=hints)
 
 
-class Tail(Following):
+class Tail(Following, Generic[OneT, ManyT]):
     """What :func:`tail` returns: an iterator over the messages of a file.
 
     Not to be made by hand, nor used by two threads at once. Best used in ``with``.
@@ -74,6 +100,7 @@ class Tail(Following):
     Examples
     --------
     >>> import tempfile
+    >>> from pathlib import Path
     >>> from writer import RawWriter
     >>> path = Path(tempfile.mkdtemp()) / "raw.h5"
     >>> with RawWriter(path) as out:
@@ -87,14 +114,16 @@ class Tail(Following):
     def __iter__(self) -> Self:
         return self
 
-    def __next__(self) -> Message:
+    def __next__(self) -> OneT:
         message = self._progress.next_message()
         while message is None:
             self._advance()
             message = self._progress.next_message()
-        return message
+        if self._checkpoint is not None and self._is_store_due():
+            self._commit_now(self._progress.committed)
+        return cast("OneT", message)
 
-    def batches(self) -> Iterator[Batch]:
+    def batches(self) -> Iterator[ManyT]:
         """Iterate over batches instead of messages: the same rows, and much faster."""
         while True:
             try:
@@ -102,7 +131,7 @@ class Tail(Following):
             except StopIteration:
                 return
 
-    def next_batch(self) -> Batch:
+    def next_batch(self) -> ManyT:
         """Return the next rows at once, waiting for at least one.
 
         Raises
@@ -114,13 +143,18 @@ class Tail(Following):
         while batch is None:
             self._advance()
             batch = self._progress.rest()
-        return batch
+        return cast("ManyT", batch)
+
+    def commit(self) -> None:
+        """Store the position behind the last message that was given; as of a Follower."""
+        self._progress.commit()
+        self._commit_now(self._progress.committed)
 
     def _advance(self) -> None:
         """Wait for rows and read them."""
         self._progress.settle()
         while not self._closed and self._progress.outcome is None:
-            if self._take(self._look(self._call())) is not None:
+            if self._take(self._look(self._call())):
                 return
             self._check_silence()
         self._release_now()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fnmatch
 import logging
 import os
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -41,8 +43,10 @@ class Hints:
 
     Parameters
     ----------
-    path
-        The file; need not exist, but its folder should.
+    folder
+        The folder in which the files are.
+    pattern
+        The names of the files, as of a shell; they need not exist yet.
     notify
         Called in a thread of the observer, often, and for no reason at times. Must not
         block.
@@ -59,7 +63,7 @@ class Hints:
     >>> import tempfile, threading
     >>> path = Path(tempfile.mkdtemp()) / "raw.h5"
     >>> changed = threading.Event()
-    >>> hints = Hints(path, changed.set)
+    >>> hints = Hints(path.parent, "*.h5", changed.set)
     >>> path.write_bytes(b"new")
     3
     >>> changed.wait(5)
@@ -67,18 +71,16 @@ class Hints:
     >>> hints.close()
     """
 
-    def __init__(self, path: Path, notify: Callable[[], None]) -> None:
+    def __init__(self, folder: Path, pattern: str, notify: Callable[[], None]) -> None:
         self._observer: BaseObserver | None = None
         observer: BaseObserver | None = None
         try:
-            # The link itself does not change when the file behind it does.
-            target = path.resolve()
             observer = Observer()  # this alone takes an inotify instance, and may fail
-            handler = _Handler(target, notify, observer.stop)
-            observer.schedule(handler, str(target.parent), event_filter=_TELLING)
+            handler = _Handler(folder, pattern, notify, observer.stop)
+            observer.schedule(handler, str(folder), event_filter=_TELLING)
             observer.start()
         except (OSError, RuntimeError) as error:
-            logger.info("%s: cannot be watched, only polled: %s", path, error)
+            logger.info("%s: cannot be watched, only polled: %s", folder, error)
             if observer is not None:
                 # As it was not started, its stop() would do nothing: this ends the thread
                 # and the descriptors that it has already.
@@ -106,10 +108,14 @@ class Hints:
 
 class _Handler(FileSystemEventHandler):
     def __init__(
-        self, path: Path, notify: Callable[[], None], give_up: Callable[[], None]
+        self,
+        folder: Path,
+        pattern: str,
+        notify: Callable[[], None],
+        give_up: Callable[[], None],
     ) -> None:
-        self._path = path
-        self._name = os.fsencode(path.name)
+        self._folder = folder
+        self._matches = re.compile(fnmatch.translate(pattern)).match
         self._notify = notify
         self._give_up = give_up
         self._others = 0
@@ -118,13 +124,14 @@ class _Handler(FileSystemEventHandler):
     def dispatch(self, event: FileSystemEvent) -> None:
         # In a folder of thousands of busy files this runs for each of their writes.
         for path in (event.src_path, event.dest_path):
-            if os.path.basename(os.fsencode(path)) == self._name:  # noqa: PTH119 - hot path
+            name = os.path.basename(os.fsdecode(path))  # noqa: PTH119 - hot path
+            if name and self._matches(name):
                 self._notify()
                 return
         self._others += 1
         if self._others == _MOST_OTHERS:
             now = time.monotonic()
             if now - self._since < 1:
-                logger.info("%s: too busy a folder to be watched, only polled", self._path)
+                logger.info("%s: too busy a folder to be watched, only polled", self._folder)
                 self._give_up()
             self._others, self._since = 0, now

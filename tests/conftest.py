@@ -6,8 +6,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis  # noqa: F401 - before garbage is frozen: it looks who refers to what
 import pytest
-import trio  # noqa: F401 - it registers something with hypothesis, which looks who refers to it
+import trio  # noqa: F401 - which registers something with it
 
 
 def _descriptors() -> dict[str, str]:

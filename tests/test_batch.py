@@ -1,5 +1,7 @@
 """Batch and Message: messages as columns, and what can be done with them."""
 
+from pathlib import Path
+
 import awkward
 import numpy as np
 import pytest
@@ -21,21 +23,24 @@ def made(datas=DATA, first=7, groups=(1, 0, 255, 3)) -> Batch:
         buffer=np.frombuffer(buffer, "u1"),
         starts=np.array(starts, "i8"),
         lengths=np.array([len(data) for data in datas], "i8"),
+        source=SOURCE,
     )
 
 
+SOURCE = Path("raw.h5")
 EXPECTED = [
-    Message(7, 1, DATA[0]),
-    Message(8, 0, DATA[1]),
-    Message(9, 255, DATA[2]),
-    Message(10, 3, DATA[3]),
+    Message(7, 1, DATA[0], SOURCE),
+    Message(8, 0, DATA[1], SOURCE),
+    Message(9, 255, DATA[2], SOURCE),
+    Message(10, 3, DATA[3], SOURCE),
 ]
 
 
 def test_message_is_a_tuple_with_names():
-    """A message unpacks as row, io group and bytes."""
-    row, group, data = message = Message(5, 2, b"x")
+    """A message unpacks as row, io group, bytes and the file that it is from."""
+    row, group, data, source = message = Message(5, 2, b"x")
     assert (row, group, data) == (message.row, message.io_group, message.data) == (5, 2, b"x")
+    assert source is message.source is None
 
 
 def test_len_is_the_number_of_messages():
@@ -48,7 +53,7 @@ def test_iteration_gives_messages_in_order():
     found = list(made())
     assert found == EXPECTED
     kinds = [tuple(map(type, message)) for message in found]
-    assert kinds == [(int, int, bytes)] * 4
+    assert kinds == [(int, int, bytes, type(SOURCE))] * 4
     assert all(type(message) is Message for message in found)
 
 
@@ -63,7 +68,7 @@ def test_index_gives_one_message(index):
     """An index, from either end, gives the message that iteration gives there."""
     message = made()[index]
     assert message == EXPECTED[index]
-    assert tuple(map(type, message)) == (int, int, bytes)
+    assert tuple(map(type, message)) == (int, int, bytes, type(SOURCE))
 
 
 def test_index_may_be_of_numpy():

@@ -214,8 +214,8 @@ def test_pure_modules_do_without_hdf5(name: str):
 
 
 def test_anyio_is_used_in_two_places():
-    """follow and wake are asynchronous, and everything else is not."""
-    assert users_of("anyio") <= {"streamer.follow", "streamer.wake"}
+    """Following, and sharing what is followed, are asynchronous; everything else is not."""
+    assert users_of("anyio") <= {"streamer.follow", "streamer.broadcast", "streamer.buffered"}
 
 
 def test_watchdog_is_used_in_one_place():

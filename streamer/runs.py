@@ -1,0 +1,242 @@
+"""The raw files of a folder, in the order in which they were made, also those to come."""
+
+from __future__ import annotations
+
+import fnmatch
+import heapq
+import logging
+import math
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from streamer.errors import LayoutError, NotReady
+from streamer.opening import look_at_meta
+
+__all__ = ["DEFAULT_PATTERN", "Run", "RunFolder"]
+
+logger = logging.getLogger("streamer.follow")
+
+#: Which files of a folder are looked at, unless a pattern says otherwise.
+DEFAULT_PATTERN = "*.h5"
+
+# Some file systems tell the time of a change to the second: a folder that has changed is
+# listed again for so long, so often.
+_COARSE_SECONDS, _LIST_SECONDS = 2.0, 0.25
+# A file that cannot be read yet is tried again after a while, and then after longer ones.
+_TRY_SECONDS, _LONGEST_TRY_SECONDS = 0.02, 1.0
+# So many files that are known are looked at again each time, in turn: under a name that is
+# known may be another run by now, even with the same inode.
+_AGAIN = 50
+# Clocks of two computers differ by less.
+_CLOCKS_SECONDS = 60.0
+
+
+class Run(NamedTuple):
+    """A raw file. They sort as they were made."""
+
+    #: Unix time in seconds at which the file says that it was made.
+    created: float
+    path: Path
+    run_id: str | None
+
+    @property
+    def identity(self) -> tuple[float, str | None]:
+        """What makes it this run, under whatever name."""
+        return self.created, self.run_id
+
+
+@dataclass
+class _Name:
+    """What is known of the file of a name."""
+
+    inode: int
+    changed: int = -1
+    #: When to try it again, if it could not be read [monotonic s].
+    due: float = 0.0
+    pause: float = _TRY_SECONDS
+
+
+class RunFolder:
+    """The raw files of a folder that have not been taken yet.
+
+    Parameters
+    ----------
+    folder
+        The folder; it may be absent as yet.
+    pattern
+        Which of its files, as of a shell.
+
+    Notes
+    -----
+    Each file is opened once, for what it says of itself. Afterwards a look costs the same
+    for ten thousand of them as for ten, until one comes or goes. A copy of a run, or another
+    name of it, is no other run.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from writer import RawWriter
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> for name in ("b.h5", "a.h5"):
+    ...     RawWriter(folder / name).close()
+    >>> runs = RunFolder(folder)
+    >>> runs.look()
+    True
+    >>> runs.take().path.name, runs.take().path.name, runs.take()
+    ('b.h5', 'a.h5', None)
+    """
+
+    def __init__(self, folder: Path, pattern: str = DEFAULT_PATTERN) -> None:
+        self.folder = folder
+        self.pattern = pattern
+        #: Why there are none, if the folder cannot be listed.
+        self.trouble: str | None = None
+        #: Files last written before this Unix time are of no interest, and not opened.
+        self.skip_before = -math.inf
+        self._names: dict[str, _Name] = {}
+        self._unread: dict[str, None] = {}  # in the order in which they were found
+        self._again: list[str] = []
+        self._waiting: list[Run] = []
+        self._known: set[tuple[float, str | None]] = set()
+        self._sign: tuple[int, int] | None = None
+        self._sign_since = self._listed = -math.inf
+
+    def look(self, seconds: float = math.inf) -> bool:
+        """Look for files that have come.
+
+        Parameters
+        ----------
+        seconds
+            To open files for so long at the most.
+
+        Returns
+        -------
+        bool
+            Whether all of them have been looked at; False if time was over before.
+        """
+        try:
+            self._list()
+        except OSError as error:
+            self.trouble = f"{self.folder}: cannot be listed: {error.strerror}"
+            return True
+        self.trouble = None
+        self._look_again()
+        now = time.monotonic()
+        deadline = now + seconds
+        for name in list(self._unread):
+            if self._names[name].due > now:
+                continue
+            if time.monotonic() > deadline:
+                return False
+            self._examine(name)
+        return True
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def unread(self) -> int:
+        """How many files have not been opened, or could not be read yet."""
+        return len(self._unread)
+
+    def take(self) -> Run | None:
+        """Return the oldest that has not been taken; None if there is none."""
+        return heapq.heappop(self._waiting) if self._waiting else None
+
+    def take_newest(self) -> Run | None:
+        """Return the newest, and take all that are older too."""
+        newest = max(self._waiting, default=None)
+        self._waiting.clear()
+        return newest
+
+    def newest(self) -> Run | None:
+        """Return the newest that has not been taken."""
+        return max(self._waiting, default=None)
+
+    def take_from(self, created: float, run_id: str | None) -> Run | None:
+        """Return a certain one, and take all that are older too; None if it is not there."""
+        run = None
+        later = []
+        for found in self._waiting:
+            if found.created == created and run_id in (None, found.run_id):
+                run = found
+            elif found.created > created:
+                later.append(found)
+        heapq.heapify(later)
+        self._waiting = later
+        return run
+
+    def forget(self, path: Path) -> None:
+        """Look anew at a file, which is another run now."""
+        if path.name in self._names:
+            self._names[path.name] = _Name(self._names[path.name].inode)
+            self._unread[path.name] = None
+
+    def _list(self) -> None:
+        """List the folder, if it may have changed."""
+        status = self.folder.stat()
+        sign, now = (status.st_mtime_ns, status.st_ino), time.monotonic()
+        if sign != self._sign:
+            self._sign, self._sign_since = sign, now
+        elif self._listed > self._sign_since + _COARSE_SECONDS or (
+            now < self._listed + _LIST_SECONDS
+        ):
+            return
+        self._listed = now
+        with os.scandir(self.folder) as entries:
+            inodes = {entry.name: entry.inode() for entry in entries}
+        for name in fnmatch.filter(inodes, self.pattern):
+            known = self._names.get(name)
+            if known is None or known.inode != inodes[name]:
+                self._names[name] = _Name(inodes[name])
+                self._unread[name] = None
+        for name in self._names.keys() - inodes.keys():
+            del self._names[name]
+            self._unread.pop(name, None)
+
+    def _look_again(self) -> None:
+        """Look at some of the files that are known: whether they have changed."""
+        if not self._again:
+            self._again = list(self._names.keys() - self._unread.keys())
+        some, self._again = self._again[:_AGAIN], self._again[_AGAIN:]
+        for name in some:
+            if name in self._names and name not in self._unread:
+                changed = _changed(self.folder / name)
+                if changed not in (self._names[name].changed, None):
+                    self._unread[name] = None
+
+    def _examine(self, name: str) -> None:
+        """Find out which run a file is, if it is one."""
+        known, path = self._names[name], self.folder / name
+        try:
+            status = path.stat()
+            if status.st_mtime >= self.skip_before - _CLOCKS_SECONDS:
+                meta = look_at_meta(path)
+                self._add(Run(meta.created, path, meta.run_id))
+        except (NotReady, OSError) as error:
+            logger.debug("%s: not readable yet: %s", path, error)
+            known.due, known.pause = (
+                time.monotonic() + known.pause,
+                min(2 * known.pause, _LONGEST_TRY_SECONDS),
+            )
+            return
+        except LayoutError as error:
+            if known.changed < 0:
+                logger.info("%s; left out", error)
+        known.inode, known.changed, known.pause = status.st_ino, status.st_ctime_ns, _TRY_SECONDS
+        del self._unread[name]
+
+    def _add(self, run: Run) -> None:
+        if run.identity not in self._known:
+            self._known.add(run.identity)
+            heapq.heappush(self._waiting, run)
+
+
+def _changed(path: Path) -> int | None:
+    try:
+        return path.stat().st_ctime_ns
+    except OSError:
+        return None

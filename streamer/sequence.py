@@ -1,0 +1,279 @@
+"""The steps of following files one after the other: the runs of a folder, or of one name."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Collection
+from pathlib import Path
+
+from streamer.batch import Gap
+from streamer.errors import FileReplaced, RowUnreadable
+from streamer.position import Position
+from streamer.runs import DEFAULT_PATTERN, Run, RunFolder
+from streamer.steps import Choice, Place, Step, Steps
+
+__all__ = ["DEFAULT_ROTATE_GRACE", "FIRST", "Sequence"]
+
+logger = logging.getLogger("streamer.follow")
+
+#: Seconds for which a file has to be still before the next run is given.
+DEFAULT_ROTATE_GRACE = 5.0
+#: Where to begin.
+FIRST = Place(0, None)
+
+# A folder of thousands of runs is looked through in parts, between which one can stop.
+_LOOKING_SECONDS = 0.2
+
+
+class Sequence:
+    """The steps of following a file, or the files of a folder. Any thread may call.
+
+    Parameters
+    ----------
+    source, start, until, io_groups, max_batch_bytes, on_replace, rotate_grace
+        As in :func:`streamer.follow`.
+
+    Raises
+    ------
+    ValueError
+        If one makes no sense.
+
+    Notes
+    -----
+    A step is a function of the place: one that was abandoned, because its caller was
+    cancelled, may be repeated, and gives the same files in the same order.
+    """
+
+    def __init__(
+        self,
+        source: str | os.PathLike[str],
+        *,
+        start: str | int | Position,
+        until: str | int,
+        io_groups: Collection[int] | None,
+        max_batch_bytes: int,
+        on_replace: str,
+        rotate_grace: float,
+    ) -> None:
+        if on_replace not in ("raise", "continue"):
+            msg = f"on_replace is {on_replace!r}, not 'raise' or 'continue'"
+            raise ValueError(msg)
+        if not rotate_grace >= 0:
+            msg = f"rotate_grace is {rotate_grace}, not a number of seconds"
+            raise ValueError(msg)
+        self.path = Path(source)
+        self.start = start
+        #: How often it looked.
+        self.looks = 0
+        self._choice = Choice.of(start, until, io_groups, max_batch_bytes)
+        self._continues = on_replace == "continue"
+        self._grace = rotate_grace
+        # The lock makes a step that was abandoned and the next one follow each other. All
+        # below belongs to who holds it.
+        self._lock = threading.Lock()
+        self._closed = False
+        self._runs = _runs_of(os.fspath(source))
+        self._begun = False
+        self._last: Run | None = None
+        self._files: list[Steps] = []
+        self._oldest = 0  # of those that are open
+        if self._runs is None:
+            self._files.append(Steps(self.path, self._choice))
+        elif not _suits_runs(self._choice):
+            msg = "of many files, no rows: start is 'beginning', 'end', the last n or a Position"
+            msg = f"{self.path}: {msg}, and until 'finished' or 'end'"
+            raise ValueError(msg)
+
+    @property
+    def watched(self) -> tuple[Path, str]:
+        """The folder in which something changes when there may be more, and what there."""
+        if self._runs is not None:
+            return self._runs.folder, self._runs.pattern
+        # The link itself does not change when the file behind it does.
+        target = self.path.resolve()
+        return target.parent, _literally(target.name)
+
+    @property
+    def retries(self) -> int:
+        """How many looks were at rows that had been seen announced and could not be read."""
+        return sum(steps.retries for steps in self._files)
+
+    def step(self, place: Place) -> Step:
+        """Look for rows from a place on, and read them.
+
+        Parameters
+        ----------
+        place
+            Where to go on; `FIRST` to begin with.
+
+        Returns
+        -------
+        Step
+            Rows, or none; and where to go on.
+
+        Raises
+        ------
+        FileReplaced, RowUnreadable, LayoutError
+            As :meth:`Steps.step`.
+        """
+        with self._lock:
+            if self._closed:  # while this step was on its way
+                return Step(place)
+            self.looks += 1
+            if place.file == len(self._files):
+                try:
+                    waiting = self._open_next(place)
+                except FileReplaced as error:
+                    return self._replaced(place, error)
+                if waiting is not None:
+                    return waiting
+            return self._step(place)
+
+    def _step(self, place: Place) -> Step:
+        while self._oldest < place.file:  # whoever asks has all that it had
+            self._files[self._oldest].close()
+            self._oldest += 1
+        steps = self._files[place.file]
+        try:
+            step = steps.step(place.row)
+        except FileReplaced as error:
+            if self._runs is None or not error.drained:
+                return self._replaced(place, error)
+            step = Step(place)  # in a folder, it may have another name now
+        except RowUnreadable:
+            if not self._is_over(steps, place):
+                raise
+            step = Step(place)
+        if self._runs is None or step.read:
+            return step
+        return self._at_the_end(steps, step)
+
+    # A name that is given to another file
+
+    def _replaced(self, place: Place, error: FileReplaced) -> Step:
+        """Go on with the file that has the name now, or tell of it."""
+        if not self._continues:
+            raise error
+        logger.warning("%s; going on with what comes next", error)
+        steps = self._files[place.file] if place.file < len(self._files) else None
+        after = Place(place.file + 1, None)
+        row, was, start = place.row, steps.identity if steps else None, self._choice.start
+        if self._runs is None:
+            if after.file == len(self._files):
+                ended = None if row is None or was is None else was.at(row)
+                choice = self._choice._replace(start="beginning")
+                self._files.append(Steps(self.path, choice, after.file, ended))
+        elif steps is not None:
+            self._runs.forget(steps.path)
+        else:  # the file of the position is not there: what takes its place has no rows
+            self._begun = True
+            self._files.append(Steps(self.path, self._choice, place.file))
+        if row is None:
+            row = start.row if isinstance(start, Position) and not place.file else 0
+        gap = Gap(row, row if error.drained else None, str(error), steps.path if steps else None)
+        return Step(after, gap=gap)
+
+    # Many files
+
+    def _open_next(self, place: Place) -> Step | None:
+        """Go on to the next run of the folder; say what to wait for if there is none."""
+        assert self._runs is not None
+        start = self._choice.start
+        if isinstance(start, Position) and not self._begun:
+            self._runs.skip_before = start.created or 0.0
+        through = self._runs.look(_LOOKING_SECONDS)
+        if self._runs.trouble is not None:
+            return Step(place, trouble=self._runs.trouble)
+        if not through:
+            trouble = f"{self.path}: looking through it, {self._runs.unread} files to go"
+            return Step(place, trouble=trouble)
+        if self._begun:
+            run, begin = self._runs.take(), None
+        else:
+            self._last = self._runs.newest()
+            run, begin = self._first_run()
+            self._begun = True
+        if run is None:
+            outcome = "end" if self._choice.until == "end" else None
+            return Step(place, outcome=outcome, trouble=f"{self.path}: no raw file in it yet")
+        choice = self._choice._replace(start=begin or Position(0, run.created, run.run_id))
+        self._files.append(Steps(run.path, choice, len(self._files)))
+        return None
+
+    def _first_run(self) -> tuple[Run | None, str | int | Position | None]:
+        """Return the run to begin with, and where in it if that is not its beginning."""
+        assert self._runs is not None
+        start = self._choice.start
+        if start == "beginning":
+            return self._runs.take(), None
+        if not isinstance(start, Position):  # the end, or the last rows before it
+            return self._runs.take_newest(), start
+        if start.created is None:  # of one that had found no file
+            return self._runs.take(), None
+        run = self._runs.take_from(start.created, start.run_id)
+        if run is None:
+            msg = f"{self.path}: the file that the position is of, {start.source}, is not there"
+            raise FileReplaced(msg)
+        return run, start
+
+    def _at_the_end(self, steps: Steps, step: Step) -> Step:
+        """Go on with the next run, if this one has nothing more to give."""
+        place = step.place
+        if place.row is None:
+            if steps.identity is None and not steps.path.exists():
+                reason = f"{steps.path}: was removed before it was read"
+                return self._replaced(place, FileReplaced(reason))
+            return step
+        if step.outcome == "end" and steps.identity is not None and self._last is not None:
+            if (steps.identity.created or 0.0) >= self._last.created:
+                return step
+        elif step.outcome != "finished" and not self._is_over(steps, place):
+            return step
+        step = step._replace(outcome=None)  # of the file, not of the folder
+        if not self._has(place.file + 1):
+            return step
+        return step._replace(place=Place(place.file + 1, None), trouble=None)
+
+    def _is_over(self, steps: Steps, place: Place) -> bool:
+        """Tell whether a file that a newer one has followed will have no more rows."""
+        if self._runs is None or place.row is None or not self._has(place.file + 1):
+            return False
+        return steps.is_still(self._grace) and steps.ends_before(place.row)
+
+    def _has(self, number: int) -> bool:
+        """Tell whether there are so many files."""
+        assert self._runs is not None
+        return number < len(self._files) or (
+            self._open_next(Place(number, None)) is None and number < len(self._files)
+        )
+
+    def close(self) -> None:
+        """Close all files. Waits for a step that is under way. Idempotent."""
+        with self._lock:
+            self._closed = True
+            for steps in self._files:
+                steps.close()
+
+
+def _runs_of(source: str) -> RunFolder | None:
+    """Return the folder of runs that a source is, if it is not a single file."""
+    path = Path(source)
+    if path.is_dir() or source.endswith(os.sep):
+        return RunFolder(path, DEFAULT_PATTERN)
+    if any(sign in path.name for sign in "*?[") and not path.exists():
+        return RunFolder(path.parent, path.name)
+    return None
+
+
+def _literally(name: str) -> str:
+    """Return the pattern of which a name is the only match."""
+    return "".join(f"[{sign}]" if sign in "*?[" else sign for sign in name)
+
+
+def _suits_runs(choice: Choice) -> bool:
+    """Tell whether what is chosen makes sense of many files, each with rows of its own."""
+    if not isinstance(choice.until, str):
+        return False
+    return not isinstance(choice.start, int) or choice.start < 0
