@@ -1,6 +1,9 @@
 """Read a LArPix raw HDF5 file, also while it is being written."""
 
 from streamer.batch import Batch, Gap, Message
+from streamer.broadcast import Hub, Subscription, broadcast
+from streamer.buffered import Buffered, buffered
+from streamer.checkpoint import Checkpoint
 from streamer.errors import (
     BadMask,
     CheckpointError,
@@ -25,15 +28,21 @@ from writer.version import __version__
 __all__ = [
     "follow",
     "tail",
+    "broadcast",
+    "buffered",
     "Follower",
     "Tail",
     "Batch",
     "Batches",
+    "Buffered",
+    "Checkpoint",
     "Gap",
+    "Hub",
     "Lag",
     "Message",
     "Position",
     "Stats",
+    "Subscription",
     "RawFile",
     "from_rawfile",
     "len_rawfile",

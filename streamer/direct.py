@@ -230,6 +230,14 @@ class DirectRows:
             raise TornChunk(cause)
         return headers
 
+    def filled(self, start: int, stop: int) -> NDArray[np.int64]:
+        """Return the rows that do not look blank, up to a chunk that cannot be read."""
+        refs, _ = self._msgs.read(start, stop)
+        headers, _ = self._headers.read(start, stop)
+        count = min(len(refs), len(headers))
+        written = (refs["address"][:count] != 0) & (headers[IO_GROUPS][:count] != 0)
+        return start + np.flatnonzero(written)
+
     def load(
         self,
         start: int,

@@ -125,6 +125,11 @@ class Following:
         return self._progress.position
 
     @property
+    def checkpoint(self) -> Checkpoint | None:
+        """Where the position is stored; None if it is not."""
+        return self._checkpoint
+
+    @property
     def outcome(self) -> str | None:
         """Why it has ended; None if it has not.
 

@@ -8,6 +8,7 @@ every other one, without an error.
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import io
 import os
 import threading
@@ -61,7 +62,11 @@ def open_unlocked(name: str, *, swmr: bool) -> h5f.FileID:
     access.set_file_locking(False, True)
     _bound_attempts(access)
     flags = h5f.ACC_RDONLY | (h5f.ACC_SWMR_READ if swmr else 0)
-    return h5f.open(os.fsencode(name), flags, access)
+    handle = h5f.open(os.fsencode(name), flags, access)
+    # HDF5_USE_FILE_LOCKING in the environment overrides what was asked for above, and HDF5
+    # keeps the lock as long as the file is open: the next open of the DAQ would fail.
+    fcntl.flock(handle.get_vfd_handle(), fcntl.LOCK_UN)
+    return handle
 
 
 def _bound_attempts(access: h5p.PropFAID) -> None:

@@ -194,8 +194,12 @@ def _gather_few(
     if read(address + begin, view) < len(view):
         return None
     starts = [at - begin + _HEADER for at in places]
-    for (length, _, index), start in zip(objects, starts, strict=True):
+    for number, ((length, _, index), start) in enumerate(zip(objects, starts, strict=True)):
         if _object(view, start - _HEADER) != (index, length):
+            return None
+        if number >= final and _has_late_page(
+            address, length, index, places[number], size, view[start : start + length], read
+        ):
             return None
     _mark_run(marks, address, (first, begin), (index + 1, place), size)
     return Payloads(buffer, np.array(starts), refs["length"].astype(np.int64), None)
@@ -242,6 +246,10 @@ def _gather_objects(
                 incomplete.append(last)
         buffer, starts, good = _fetch(parts, *sought, part_sizes, read, file_size, gap)
         good[incomplete] = False
+        if final < len(refs):
+            unsure = good & ((np.arange(len(good)) if rows is None else rows) >= final)
+            late = _late(parts, *sought, part_sizes, starts, buffer, unsure, read)
+            good[late] = False
         if good.all():
             break
         # In row order, the first that failed; and the collection that it lies in.
@@ -420,6 +428,87 @@ def _is_complete(address: int, length: int, index: int, place: int, *, read: Rea
     start = max(start, (stop - 1) // _PAGE_BYTES * _PAGE_BYTES)
     tail = memoryview(bytearray(stop - start))
     return read(start, tail) == len(tail) and any(tail)
+
+
+def _late(
+    groups: list[_Group],
+    lengths: NDArray[np.int64],
+    indices: NDArray[np.int64],
+    places: NDArray[np.int64],
+    sizes: list[int],
+    starts: NDArray[np.int64],
+    buffer: NDArray[np.uint8],
+    unsure: NDArray[np.bool_],
+    read: ReadInto,
+) -> list[int]:
+    """Find the objects of which a page may be as it was before they were written."""
+    counts = [stop - first for _, first, stop in groups]
+    heads = places + np.repeat([address for address, _, _ in groups], counts)
+    lasts = (heads + _HEADER + lengths - 1) // _PAGE_BYTES
+    across = np.flatnonzero(unsure & (lasts > heads // _PAGE_BYTES))
+    # Most lie across two pages, and where the second begins is something else than zeros.
+    at = np.maximum(starts[across] + lasts[across] * _PAGE_BYTES - heads[across] - _HEADER, 0)
+    at = np.maximum(at, starts[across])
+    short = (lasts - heads // _PAGE_BYTES)[across] == 1
+    across = across[~(short & (buffer[at] != 0))]
+    found = []
+    for number in across.tolist():
+        group = bisect_right(groups, number, key=lambda group: group[1]) - 1
+        start, length = int(starts[number]), int(lengths[number])
+        if _has_late_page(
+            groups[group][0],
+            length,
+            int(indices[number]),
+            int(places[number]),
+            sizes[group],
+            buffer.data[start : start + length],
+            read,
+        ):
+            found.append(number)
+    return found
+
+
+def _has_late_page(
+    address: int,
+    length: int,
+    index: int,
+    place: int,
+    size: int,
+    data: memoryview,
+    read: ReadInto,
+) -> bool:
+    """Tell whether a page of an object may be as it was before the object was written.
+
+    Pages may come in any order, as from a file server. HDF5 writes a collection with whole
+    objects only, so the page with an object's header holds all that it can of the object. Any
+    other page holds zeros in the object's place, or is as new, or newer.
+    """
+    begin = address + place + _HEADER
+    end = begin + length
+    last = (end - 1) // _PAGE_BYTES
+    for page in range((begin - _HEADER) // _PAGE_BYTES + 1, last + 1):
+        low, high = max(page * _PAGE_BYTES, begin), min((page + 1) * _PAGE_BYTES, end)
+        if bytes(data[low - begin : high - begin]).strip(b"\0"):
+            continue
+        if page < last or not _is_followed(address, length, index, place, size, read):
+            return True
+    return False
+
+
+def _is_followed(
+    address: int, length: int, index: int, place: int, size: int, read: ReadInto
+) -> bool:
+    """Tell whether the page of an object's last byte holds the header that comes behind it."""
+    behind = place + _HEADER + (length + 7 & ~7)
+    last_byte = address + place + _HEADER + length - 1
+    if (address + behind + _HEADER - 1) // _PAGE_BYTES != last_byte // _PAGE_BYTES:
+        return False
+    header = memoryview(bytearray(_HEADER))
+    if behind + _HEADER > size or read(address + behind, header) < _HEADER:
+        return False
+    next_index, next_length = _object(header, 0)
+    free = next_index == 0 and _HEADER <= next_length <= size - behind
+    return free or next_index == index + 1
 
 
 def _fetch(

@@ -7,6 +7,7 @@ address with the end that the file had when it was opened. So each look opens an
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -21,6 +22,10 @@ from streamer.heap import Payloads
 from writer.layout import IO_GROUPS, MSG_HEADERS, MSGS, Meta
 
 __all__ = ["LibraryRows"]
+
+
+# Some file systems tell the time of a change to the second only.
+_COARSE_SECONDS = 2.0
 
 
 class LibraryRows:
@@ -40,27 +45,42 @@ class LibraryRows:
     def __init__(self, fd: int, meta: Meta) -> None:
         self.meta = meta
         self._fd = fd
+        self._seen: Announced | None = None
 
     @contextmanager
     def _opened(self) -> Iterator[h5py.File]:
         with GuardedFile(self._fd) as raw, h5py.File(raw, "r") as file:
             yield file
 
-    def peek(self) -> Announced:
-        """Return nothing that could be compared: each look opens the file."""
-        return b"", b""
+    def peek(self) -> Announced | None:
+        """Return what changes with the file; None if all is as it was; as of DirectRows."""
+        status = os.fstat(self._fd)
+        sign = (status.st_mtime_ns.to_bytes(8, "little"), status.st_size.to_bytes(8, "little"))
+        # Within the same tick of a coarse clock it may have been written again.
+        still = time.time() - status.st_mtime > _COARSE_SECONDS
+        return None if still and sign == self._seen else sign
 
     def refresh(self, announced: Announced | None = None) -> tuple[int, int]:
         """Return how many rows ``msgs`` and ``msg_headers`` announce now."""
+        self._seen = None
         with self._opened() as file:
             headers = len(file[MSG_HEADERS])
-            return len(file[MSGS]), headers
+            lengths = len(file[MSGS]), headers
+        self._seen = announced
+        return lengths
 
     def headers(self, start: int, stop: int) -> NDArray[Any]:
         """Read message headers."""
         with self._opened() as file:
             headers: NDArray[Any] = file[MSG_HEADERS][start:stop]
             return headers
+
+    def filled(self, start: int, stop: int) -> NDArray[np.int64]:
+        """Return the rows that do not look blank."""
+        with self._opened() as file:
+            lengths = np.array([len(msg) for msg in file[MSGS][start:stop]], np.int64)
+            io_groups = file[MSG_HEADERS][start:stop][IO_GROUPS]
+        return start + np.flatnonzero((lengths > 0) & (io_groups != 0))
 
     def load(
         self,
@@ -80,6 +100,7 @@ class LibraryRows:
         end, cause = len(msgs), None
         if blank.any():
             end, cause = int(np.argmax(blank)), BLANK
+            self._seen = None  # as soon as it can be read, it is to be seen
         taken = np.cumsum(lengths[:end])
         if end and taken[-1] > max_bytes:
             end, cause = max(1, int(np.searchsorted(taken, max_bytes, "right"))), None

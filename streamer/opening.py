@@ -173,6 +173,9 @@ def read_meta_anew(fd: int, path: Path) -> Meta | None:
 def look_at_meta(path: Path) -> Meta:
     """Open a file for what it says of itself, once and without waiting, and close it.
 
+    Texts that cannot be read at present, as they lie where messages are just being written,
+    are `UNREADABLE`.
+
     Raises
     ------
     NotReady

@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 import numpy as np
 
-from streamer.batch import Batch
+from streamer.batch import Batch, Message
 from streamer.errors import FileReplaced, NotReady, WriterStalled
 from streamer.position import Position
 from streamer.rawfile import RawFile
@@ -120,7 +120,7 @@ def _shown_as(form: str) -> Callable[[Batch], bytes]:
     )
 
 
-def _give(following: Tail, show: Callable[[Batch], bytes], once: bool) -> None:
+def _give(following: Tail[Message, Batch], show: Callable[[Batch], bytes], once: bool) -> None:
     """Write what comes, until nothing will."""
     out = sys.stdout.buffer
     first: int | None = None

@@ -232,7 +232,7 @@ class Progress:
 
 def _moved(position: Position, facts: Facts, row: int) -> Position:
     """Return the position in a row of a file; without the anchor, if that is of another one."""
-    own = position.created in (None, facts.created) and position.run_id in (None, facts.run_id)
+    own = position.created in (None, facts.created)
     return Position(
         row,
         facts.created,

@@ -27,7 +27,7 @@ from streamer.handle import announces
 from streamer.library import LibraryRows
 from streamer.opening import TRANSIENT, open_descriptor, open_rows, read_meta_anew
 from streamer.retry import Patience
-from writer.layout import WRITING, Meta
+from writer.layout import UNREADABLE, WRITING, Meta
 from writer.lock import is_locked
 from writer.superblock import read_superblock
 
@@ -36,6 +36,8 @@ __all__ = ["RawFile", "Some"]
 _READING = Patience(attempts=100, seconds=2.0)
 # Rows looked at together at the end of a file, to find the last that is written.
 _STEP_ROWS = 1024
+# Of rows that look written, so many are tried.
+_PROOFS = 16
 # Files of the oldest formats do not say whether they are closed: after so long they are.
 _OLD_FORMAT_SECONDS = 10.0
 # A writer that lives does not leave its datasets unequal for so long.
@@ -68,6 +70,10 @@ class RawFile:
     ----------
     path
         The file.
+    late_seconds
+        How much later than others a page of the file may be seen, in seconds: 0 on a local
+        file system, where all processes see each write at once. Then rows that look blank,
+        or of which a page is zero, wait for so long.
 
     Attributes
     ----------
@@ -101,8 +107,9 @@ class RawFile:
     [b'first', b'second']
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, late_seconds: float = 0.0) -> None:
         self.path = Path(path)
+        self._late_seconds = late_seconds
         self._lengths = (0, 0)
         self._finished_sign: tuple[int, ...] = ()
         self._is_finished = False
@@ -113,6 +120,7 @@ class RawFile:
         self._counted = True
         self._final_below = 0
         self._doubted: int | None = None
+        self._doubted_since = 0.0
         self._rows: DirectRows | LibraryRows | None = None
         self._fd = open_descriptor(self.path)
         try:
@@ -149,8 +157,9 @@ class RawFile:
 
     @property
     def run_id(self) -> str | None:
-        """UUID of the run, if the file was made by a writer of this project."""
-        return self._source.meta.run_id
+        """UUID of the run, if the file was made by a writer of this project and says so."""
+        run_id = self._source.meta.run_id
+        return None if run_id == UNREADABLE else run_id
 
     @property
     def finished(self) -> bool:
@@ -433,7 +442,12 @@ class RawFile:
         superblock = read_superblock(self._open_fd)
         if superblock is None or superblock.cut:
             return False
-        if superblock.closed or is_locked(self._fd):
+        if is_locked(self._fd):
+            return True
+        # Where pages may come late, the one that says so may come before the others.
+        if self.age <= self._late_seconds:
+            return False
+        if superblock.closed:
             return True
         if superblock.version < 3:
             return self.age > _OLD_FORMAT_SECONDS
@@ -454,24 +468,29 @@ class RawFile:
         if self._is_settled():
             self._make_final(announced)
             return True
-        if self._doubted is None or self._doubted <= row:
-            self._doubted = announced
+        if self._doubted is None:
+            self._doubted, self._doubted_since = announced, time.monotonic()
+            return False
+        if time.monotonic() - self._doubted_since < self._late_seconds:
             return False
         # A writer fills rows in the order in which it announces them, and flushes them so:
         # once rows are there that were announced later, the earlier ones are complete.
         if not self._any_written(self._doubted, min(announced, self._doubted + _STEP_ROWS)):
-            return False
+            superblock = read_superblock(self._fd)
+            if superblock is None or superblock.cut or not superblock.closed:
+                return False
         self._make_final(self._doubted)
         self._doubted = None
-        return True
+        return row < self._final_below
 
     def _any_written(self, start: int, stop: int) -> bool:
-        """Tell whether any of these rows is neither empty nor of io_group 0."""
+        """Tell whether any of these rows is neither empty nor of io_group 0, and is there."""
 
         def is_written(row: int) -> bool:
             return self._source.load(row, row + 1, 0, None, _ALL_BYTES).stop > row
 
-        return any(self._retrying(partial(is_written, row)) for row in range(start, stop))
+        filled = self._retrying(lambda: self._source.filled(start, stop))
+        return any(self._retrying(partial(is_written, row)) for row in filled[:_PROOFS].tolist())
 
     def _count(self) -> int:
         """Count the committed rows, from the end: what is not written yet is there."""

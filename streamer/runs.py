@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from streamer.errors import LayoutError, NotReady
 from streamer.opening import look_at_meta
+from writer.layout import UNREADABLE
 
 __all__ = ["DEFAULT_PATTERN", "Run", "RunFolder"]
 
@@ -29,7 +30,7 @@ _COARSE_SECONDS, _LIST_SECONDS = 2.0, 0.25
 _TRY_SECONDS, _LONGEST_TRY_SECONDS = 0.02, 1.0
 # So many files that are known are looked at again each time, in turn: under a name that is
 # known may be another run by now, even with the same inode.
-_AGAIN = 50
+_AGAIN, _AGAIN_SECONDS = 50, 2.0
 # Clocks of two computers differ by less.
 _CLOCKS_SECONDS = 60.0
 
@@ -40,12 +41,8 @@ class Run(NamedTuple):
     #: Unix time in seconds at which the file says that it was made.
     created: float
     path: Path
+    #: None if there is none, or if it cannot be read at present.
     run_id: str | None
-
-    @property
-    def identity(self) -> tuple[float, str | None]:
-        """What makes it this run, under whatever name."""
-        return self.created, self.run_id
 
 
 @dataclass
@@ -100,7 +97,10 @@ class RunFolder:
         self._unread: dict[str, None] = {}  # in the order in which they were found
         self._again: list[str] = []
         self._waiting: list[Run] = []
-        self._known: set[tuple[float, str | None]] = set()
+        # By the time at which they were made, the runs' ids.
+        self._known: dict[float, set[str | None]] = {}
+        # Runs that were left before their writers had finished them.
+        self._left: set[float] = set()
         self._sign: tuple[int, int] | None = None
         self._sign_since = self._listed = -math.inf
 
@@ -161,7 +161,9 @@ class RunFolder:
         run = None
         later = []
         for found in self._waiting:
-            if found.created == created and run_id in (None, found.run_id):
+            if found.created == created and (
+                None in (run_id, found.run_id) or run_id == found.run_id
+            ):
                 run = found
             elif found.created > created:
                 later.append(found)
@@ -169,10 +171,16 @@ class RunFolder:
         self._waiting = later
         return run
 
+    def leave(self, created: float, path: Path) -> None:
+        """Count a run as complete; if it is written after all, the log will say so."""
+        if created not in self._left and path.name in self._names:
+            self._left.add(created)
+            self._names[path.name].changed = _changed(path) or -1
+
     def forget(self, path: Path) -> None:
         """Look anew at a file, which is another run now."""
         if path.name in self._names:
-            self._names[path.name] = _Name(self._names[path.name].inode)
+            self._names[path.name].due = 0.0
             self._unread[path.name] = None
 
     def _list(self) -> None:
@@ -202,10 +210,13 @@ class RunFolder:
         if not self._again:
             self._again = list(self._names.keys() - self._unread.keys())
         some, self._again = self._again[:_AGAIN], self._again[_AGAIN:]
+        now = time.monotonic()
         for name in some:
-            if name in self._names and name not in self._unread:
+            known = self._names.get(name)
+            # Not a live one each time.
+            if known is not None and name not in self._unread and now > known.due:
                 changed = _changed(self.folder / name)
-                if changed not in (self._names[name].changed, None):
+                if changed not in (known.changed, None):
                     self._unread[name] = None
 
     def _examine(self, name: str) -> None:
@@ -215,7 +226,8 @@ class RunFolder:
             status = path.stat()
             if status.st_mtime >= self.skip_before - _CLOCKS_SECONDS:
                 meta = look_at_meta(path)
-                self._add(Run(meta.created, path, meta.run_id))
+                run_id = None if meta.run_id == UNREADABLE else meta.run_id
+                self._add(Run(meta.created, path, run_id))
         except (NotReady, OSError) as error:
             logger.debug("%s: not readable yet: %s", path, error)
             known.due, known.pause = (
@@ -227,12 +239,25 @@ class RunFolder:
             if known.changed < 0:
                 logger.info("%s; left out", error)
         known.inode, known.changed, known.pause = status.st_ino, status.st_ctime_ns, _TRY_SECONDS
+        known.due = time.monotonic() + _AGAIN_SECONDS
         del self._unread[name]
 
     def _add(self, run: Run) -> None:
-        if run.identity not in self._known:
-            self._known.add(run.identity)
+        if not self._is_known(run):
+            self._known.setdefault(run.created, set()).add(run.run_id)
             heapq.heappush(self._waiting, run)
+        elif run.created in self._left:
+            self._left.discard(run.created)
+            logger.warning(
+                "%s: was written after it had counted as complete; what came then is not "
+                "given. To wait for it, give files a longer rotate_grace",
+                run.path,
+            )
+
+    def _is_known(self, run: Run) -> bool:
+        # While a file is written, its texts cannot always be read.
+        known = self._known.get(run.created, set())
+        return bool(known) and (run.run_id is None or None in known or run.run_id in known)
 
 
 def _changed(path: Path) -> int | None:

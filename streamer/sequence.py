@@ -96,6 +96,12 @@ class Sequence:
         return target.parent, _literally(target.name)
 
     @property
+    def ahead(self) -> int:
+        """How many files are known and were not opened yet."""
+        opened = sum(steps.identity is None for steps in self._files[self._oldest :])
+        return opened + (len(self._runs) if self._runs is not None else 0)
+
+    @property
     def retries(self) -> int:
         """How many looks were at rows that had been seen announced and could not be read."""
         return sum(steps.retries for steps in self._files)
@@ -146,8 +152,10 @@ class Sequence:
             if not self._is_over(steps, place):
                 raise
             step = Step(place)
-        if self._runs is None or step.read:
+        if self._runs is None:
             return step
+        if step.read:  # if this was its end, that is none of the folder
+            return step._replace(outcome=None)
         return self._at_the_end(steps, step)
 
     # A name that is given to another file
@@ -231,9 +239,12 @@ class Sequence:
                 return step
         elif step.outcome != "finished" and not self._is_over(steps, place):
             return step
-        step = step._replace(outcome=None)  # of the file, not of the folder
+        outcome, step = step.outcome, step._replace(outcome=None)  # of the file alone
         if not self._has(place.file + 1):
             return step
+        if outcome is None and self._runs is not None and steps.identity is not None:
+            created = steps.identity.created or 0.0
+            self._runs.leave(created, steps.path)
         return step._replace(place=Place(place.file + 1, None), trouble=None)
 
     def _is_over(self, steps: Steps, place: Place) -> bool:

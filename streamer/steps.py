@@ -37,6 +37,8 @@ _NEWEST_SECONDS = 0.25
 # At 8 words a message about 2 MB, and two milliseconds' work: larger steps leave the processor's
 # cache, smaller ones spend their time on the way between the threads.
 _STEP_ROWS = 16384
+# A file may come over a network, or be copied in place: its pages then come in any order.
+_LATE_SECONDS = 1.0
 # A writer that has lost its file to another name is given so long for its last rows.
 _DRAIN_SECONDS = 1.0
 
@@ -230,7 +232,7 @@ class Steps:
 
     def _opened(self) -> RawFile:
         if self._raw is None:
-            self._raw = RawFile(self.path)
+            self._raw = RawFile(self.path, late_seconds=_LATE_SECONDS)
         return self._raw
 
     def _at(self, row: int | None) -> Place:
@@ -269,12 +271,12 @@ class Steps:
 
     def _resume(self, raw: RawFile, position: Position) -> int:
         """Make sure that a position is one of this very file."""
-        meta = raw.meta
         reason = None
-        if position.created is not None and position.created != meta.created:
-            reason = f"made at {meta.created}, and the position's file at {position.created}"
-        elif position.run_id is not None and position.run_id != meta.run_id:
-            reason = f"of run {meta.run_id}, and the position of run {position.run_id}"
+        if position.created is not None and position.created != raw.created:
+            reason = f"made at {raw.created}, and the position's file at {position.created}"
+        # One that cannot be read, or that is not stated, is no proof of another run.
+        elif None not in (position.run_id, raw.run_id) and position.run_id != raw.run_id:
+            reason = f"of run {raw.run_id}, and the position of run {position.run_id}"
         elif position.anchor_row is not None and position.row > len(raw):
             # Of one that was given nothing, the row may still be to come.
             reason = f"has {len(raw)} rows, and the position is row {position.row}"
@@ -367,7 +369,8 @@ class Steps:
 
 def _is_same(raw: RawFile, position: Position) -> bool:
     """Tell whether a file says that it is the run of a position."""
-    return (raw.created, raw.run_id) == (position.created, position.run_id)
+    ids = raw.run_id, position.run_id
+    return raw.created == position.created and (None in ids or ids[0] == ids[1])
 
 
 def _whole(value: Any) -> int | None:

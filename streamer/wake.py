@@ -24,6 +24,7 @@ from watchdog.observers.api import BaseObserver
 __all__ = ["Hints"]
 
 logger = logging.getLogger(__name__)
+_QUIET = logging.getLogger("watchdog")
 
 # Not the opening and reading of files: readers would wake each other.
 _TELLING: list[type[FileSystemEvent]] = [
@@ -74,6 +75,10 @@ class Hints:
     def __init__(self, folder: Path, pattern: str, notify: Callable[[], None]) -> None:
         self._observer: BaseObserver | None = None
         observer: BaseObserver | None = None
+        # When it is closed beside a busy writer, it logs an error that is none. Who has set
+        # up logging still sees it; nobody else gets it on stderr.
+        if not _QUIET.handlers:
+            _QUIET.addHandler(logging.NullHandler())
         try:
             observer = Observer()  # this alone takes an inotify instance, and may fail
             handler = _Handler(folder, pattern, notify, observer.stop)

@@ -44,7 +44,7 @@ def rows_written(outputs: dict[str, str]) -> int:
 
 def test_every_example_is_tested(outputs: dict[str, str]):
     """A new example gets a test here."""
-    tested = {"follow.py", "data_quality.py", "event_feed.py"}
+    tested = {"follow.py", "data_quality.py", "event_feed.py", "many_consumers.py"}
     assert {path.name for path in EXAMPLES.glob("*.py")} == tested
     assert tested < outputs.keys()
 
@@ -67,3 +67,15 @@ def test_event_feed_accounts_for_every_message(outputs: dict[str, str]):
     found = re.search(r"shown ([\d,]+) messages, dropped ([\d,]+)", outputs["event_feed.py"])
     assert found, outputs["event_feed.py"]
     assert sum(int(number.replace(",", "")) for number in found.groups()) == rows_written(outputs)
+
+
+def test_many_consumers_have_their_own_of_every_message(outputs: dict[str, str]):
+    """The counter has every message; the display was shown it, or was told that it missed it."""
+    out, rows = outputs["many_consumers.py"], rows_written(outputs)
+    assert f"quality: {rows:,} messages in all" in out
+    found = re.search(r"([\d,]+) messages shown, ([\d,]+) missed", out)
+    assert found, out
+    shown, missed = (int(number.replace(",", "")) for number in found.groups())
+    assert shown + missed == rows
+    gaps = re.findall(r"missed rows (\d+) to (\d+): ", out)
+    assert sum(int(stop) - int(start) for start, stop in gaps) == missed > 0

@@ -31,6 +31,7 @@ _HEAD = struct.Struct("<QI")  # the row, and the size of the whole message
 _CRC = struct.Struct("<I")  # of everything but itself
 _BODY = 2 * np.random.default_rng(1).bytes(1 << 16)
 _MIXED = np.clip(np.random.default_rng(2).lognormal(5, 1.2, 1009), 24, 2048).astype(int).tolist()
+_LARGE = np.random.default_rng(3).integers(24, 40_000, 211).tolist()
 
 
 def message(row: int, size: int) -> bytes:
@@ -42,8 +43,9 @@ def message(row: int, size: int) -> bytes:
 
 
 def size_of(row: int, size: str) -> int:
-    """Return how long the message of a row is: 136 bytes, or 24 to 2048 if mixed."""
-    return _MIXED[row % len(_MIXED)] if size == "mixed" else 136
+    """Return how long the message of a row is: 136 bytes; 24 to 2048; or 24 to 40,000."""
+    sizes = {"plain": (136,), "mixed": _MIXED, "large": _LARGE}[size]
+    return sizes[row % len(sizes)]
 
 
 def io_group(row: int) -> int:
@@ -364,7 +366,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, required=True, help="messages a batch")
     parser.add_argument("--batches", type=int, required=True)
     parser.add_argument("--pause", type=float, default=0.0, help="seconds between batches")
-    parser.add_argument("--size", choices=("plain", "mixed"), default="plain")
+    parser.add_argument("--size", choices=("plain", "mixed", "large"), default="plain")
     parser.add_argument("--first", type=int, default=0, help="rows that are there already")
     write(**vars(parser.parse_args()))
 
