@@ -13,9 +13,11 @@ from pathlib import Path
 import click
 
 from streamer.demo import demonstrate
+from streamer.doctor import diagnose
 from streamer.printing import print_messages
+from streamer.recover import recover
 from streamer.saying import FAILED, WRONG_CALL, Commands, run
-from streamer.show import byte_figure
+from streamer.show import Bar, byte_figure
 from streamer.summary import summarize
 from writer.errors import CannotWrite
 from writer.recording import Recorded, record
@@ -192,6 +194,36 @@ def _stat(file: Path, as_object: bool) -> int:
 
 
 @_commands.command(
+    "doctor",
+    short_help="Say what is wrong with and around a file.",
+    epilog=_examples(
+        "streamer doctor raw.h5",
+        "streamer doctor raw.h5 --json | jq .findings",
+    ),
+)
+@_file("file")
+@click.option("--json", "as_object", is_flag=True, help="As one object of JSON.")
+def _doctor(file: Path, as_object: bool) -> int:
+    """Say how a raw FILE is, who holds it, what endangers it or the DAQ, and what to do.
+
+    Takes no lock and reads samples only, so it is quick; streamer stat reads all messages.
+    FILE may be in any state, or absent. Fails if something has to be done.
+    """
+    found = diagnose(file)
+    if as_object:
+        click.echo(json.dumps(found.as_dict(), indent=2))
+    else:
+        for name, value in found.lines():
+            click.echo(f"{click.style(f'{name:<12}', dim=True)} {value}")
+        for advice in found.advice:
+            colour = "yellow" if advice.wrong else None
+            click.secho(f"\n{click.wrap_text(advice.text, 80)}", fg=colour)
+        if found.healthy:
+            click.secho("\nNothing is wrong.", fg="green")
+    return 0 if found.healthy else FAILED
+
+
+@_commands.command(
     "simulate",
     short_help="Write what a simulated detector sends.",
     epilog=_examples(
@@ -293,3 +325,37 @@ def _demo(seconds: float, load: str) -> int:
     Fails unless each row that was written has been delivered.
     """
     return 0 if demonstrate(load, seconds) else FAILED
+
+
+@_commands.command(
+    "recover",
+    short_help="Copy what can be read of a damaged file.",
+    epilog=_examples(
+        "streamer recover raw.h5 recovered.h5",
+        "streamer recover raw.h5 recovered.h5 --json > report.json",
+    ),
+)
+@_file("file")
+@_file("out")
+@click.option(
+    "--keep-uncommitted",
+    is_flag=True,
+    help="Keep messages whose header row is missing, with io_group 0.",
+)
+@click.option("--json", "as_object", is_flag=True, help="The report as one object of JSON.")
+def _recover(file: Path, out: Path, keep_uncommitted: bool, as_object: bool) -> None:
+    """Copy every readable row of a damaged raw FILE into a new file OUT, and say what was not.
+
+    For what a killed writer has left, a file that was cut off, or that has bad pages. FILE is
+    only read, and OUT must not exist. If nothing is wrong with FILE, that is said and nothing
+    is written.
+
+    HDF5 has no checksum of messages: of a message whose bytes have changed, but not their
+    number, nobody can know it.
+    """
+    with Bar("recovering") as bar:
+        done = recover(file, out, keep_uncommitted=keep_uncommitted, told=bar.show)
+    if as_object:
+        click.echo(json.dumps(done.as_dict(), indent=2))
+    else:
+        click.echo("\n".join(done.lines()))

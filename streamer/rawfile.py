@@ -445,7 +445,7 @@ class RawFile:
         if is_locked(self._fd):
             return True
         # Where pages may come late, the one that says so may come before the others.
-        if self.age <= self._late_seconds:
+        if self._late_seconds and self.age <= self._late_seconds:
             return False
         if superblock.closed:
             return True

@@ -13,12 +13,13 @@ from streamer.show import Bar, byte_figure, iso_time
 from streamer.state import Judgement, State, judge
 from writer.layout import MSG_HEADERS, MSGS, Meta
 
-__all__ = ["Summary", "summarize"]
+__all__ = ["Advice", "Summary", "advise", "summarize"]
 
 # Few enough for the memory, and for a bar that moves.
 _ROWS_AT_ONCE, _BYTES_AT_ONCE = 65536, 16 * 1024 * 1024
 # More io_groups than these share lines.
 _MOST_LINES = 16
+_RECOVER = "streamer recover FILE OUT"
 
 
 class Summary(NamedTuple):
@@ -43,39 +44,11 @@ class Summary(NamedTuple):
     @property
     def advice(self) -> list[str]:
         """What is wrong, and what to do, in plain words; nothing if all is well."""
-        said = []
-        state = self.judgement.state
-        live = state is State.LIVE
-        if state is State.WRITER_GONE:
-            said.append(
-                f"The writer has died, or pauses. Its {self.rows:,} committed rows can all be "
-                "read by streamer as they are. Do not open the file with h5py in mode 'a' or "
-                "'r+', nor clear its mark: HDF5 may then cut it short. Start the next run in a "
-                "new file."
-            )
-        if self.lengths[0] != self.lengths[1]:
-            both = f"{MSGS} has {self.lengths[0]:,} rows and {MSG_HEADERS} {self.lengths[1]:,}. "
-            if live:
-                said.append(f"{both}The writer is in the middle of a batch; look again.")
-            else:
-                said.append(
-                    f"{both}The writer stopped in the middle of a batch: the "
-                    f"{min(self.lengths):,} rows that both have count, and the others are "
-                    "half a message each. Readers of this project leave these out."
-                )
-        announced = min(self.lengths)
-        if self.rows < announced:
-            said.append(
-                f"{announced - self.rows:,} rows at the end are announced and not written"
-                + (" yet; look again." if live else ". Readers of this project leave them out.")
-            )
+        said = advise(self.judgement.state, self.rows, self.lengths, self.unreadable)
+        texts = [advice.text for advice in said]
         if self.unreadable is not None:
-            said.append(
-                f"{self.unreadable}. The file is damaged there: copy it to another disk before "
-                "anything else, and look at the messages of the kernel about the disk. Payload "
-                "and io_groups are those of the rows before it."
-            )
-        return said
+            texts.append("Payload and io_groups are those of the rows before the damage.")
+        return texts
 
     def lines(self) -> list[tuple[str, str]]:
         """Return what to show, as names and values."""
@@ -125,6 +98,81 @@ class Summary(NamedTuple):
             "io_groups": {str(group): rows for group, rows in self.io_groups.items()},
             "advice": self.advice,
         }
+
+
+class Advice(NamedTuple):
+    """Something that a person should know of a raw file."""
+
+    #: What it is about, for programs; it stays the same.
+    name: str
+    #: Whether something is wrong, and does not pass by itself.
+    wrong: bool
+    #: What it is, and what to do, in plain words.
+    text: str
+
+
+def advise(
+    state: State, rows: int, lengths: tuple[int, int], unreadable: str | None
+) -> list[Advice]:
+    """Say what is wrong with a raw file, and what to do.
+
+    Parameters
+    ----------
+    state
+        What becomes of it.
+    rows
+        Committed rows.
+    lengths
+        Rows that ``msgs`` and ``msg_headers`` announce.
+    unreadable
+        The first row that cannot be read although it is committed, if any, and why.
+
+    Returns
+    -------
+    list of Advice
+        Nothing if all is well.
+
+    Examples
+    --------
+    >>> advise(State.CLOSED, 5, (5, 5), None)
+    []
+    """
+    said = []
+    live = state is State.LIVE
+    if state is State.WRITER_GONE:
+        text = (
+            f"The writer has died, or pauses. Its {rows:,} committed rows can all be "
+            "read by streamer as they are. Do not open the file with h5py in mode 'a' or "
+            "'r+', nor clear its mark: HDF5 may then cut it short. Start the next run in a "
+            f"new file. {_RECOVER} makes a copy that h5py and larpix-control can read."
+        )
+        said.append(Advice("writer-gone", True, text))
+    if lengths[0] != lengths[1]:
+        both = f"{MSGS} has {lengths[0]:,} rows and {MSG_HEADERS} {lengths[1]:,}. "
+        if live:
+            text = f"{both}The writer is in the middle of a batch; look again."
+        else:
+            text = (
+                f"{both}The writer stopped in the middle of a batch: the "
+                f"{min(lengths):,} rows that both have count, and the others are "
+                f"half a message each. Readers of this project leave these out. {_RECOVER} makes "
+                "a copy without them."
+            )
+        said.append(Advice("lengths-differ", not live, text))
+    announced = min(lengths)
+    if rows < announced:
+        text = f"{announced - rows:,} rows at the end are announced and not written" + (
+            " yet; look again." if live else ". Readers of this project leave them out."
+        )
+        said.append(Advice("rows-not-written", not live, text))
+    if unreadable is not None:
+        text = (
+            f"{unreadable}. The file is damaged there: copy it to another disk before "
+            "anything else, and look at the messages of the kernel about the disk. Then "
+            f"{_RECOVER} copies all that can still be read."
+        )
+        said.append(Advice("damaged", True, text))
+    return said
 
 
 def summarize(path: Path) -> Summary:

@@ -56,7 +56,8 @@ class WriterKilled(CannotWrite):
     """Raised when the file was left by a writer that died. It is as it was.
 
     HDF5 would cut such a file to the length that its superblock remembers, and with it
-    all that came later. Readers of this project read all of it as it stands.
+    all that came later. Readers of this project read all of it as it stands, and
+    ``streamer recover FILE OUT`` makes a copy that anybody can read and continue.
     """
 
 

@@ -76,9 +76,9 @@ def to_rawfile(
     >>> path = Path(tempfile.mkdtemp()) / "raw.h5"
     >>> to_rawfile(path, [b"from 1", b"from 2"], msg_headers={"io_groups": [1, 2]})
     """
-    column, size = message_column([] if msgs is None else msgs)
+    column = message_column([] if msgs is None else msgs)
     fields = {
-        name: _one_a_message(name, values, len(column))
+        name: _one_a_message(name, values, column.rows)
         for name, values in (msg_headers or {}).items()
     }
     path = Path(filename)
@@ -92,7 +92,7 @@ def to_rawfile(
         _check_fields(fields, dataset_dtypes[check_creatable(version)][MSG_HEADERS])
     out = RawWriter(filename, version=version, io_version=io_version)
     try:
-        out.append_columns(column, size, fields)
+        out.append_columns(column, fields)
     finally:
         # The next call may follow in a moment: the run is not over.
         out.close(finished=False)

@@ -17,7 +17,7 @@ import numpy as np
 from h5py import h5a, h5d, h5f, h5s, h5t
 from numpy.typing import ArrayLike, NDArray
 
-from writer.columns import Buffer, field_column, message_column
+from writer.columns import Buffer, MessageColumn, field_column, message_column
 from writer.errors import BadBatch, CannotWrite, DiskFull, UnknownField, WriterBusy, WriterKilled
 from writer.layout import (
     IO_GROUPS,
@@ -159,8 +159,8 @@ class RawWriter:
             self._msgs: h5d.DatasetID = layout.msgs.id
             self._headers: h5d.DatasetID = layout.msg_headers.id
             self._header_dtype: np.dtype[Any] = layout.msg_headers.dtype
-            # Python's type, whose elements are arrays; get_type() would be C's.
-            self._msgs_type = h5t.py_create(layout.msgs.dtype)
+            # C's type, whose elements are pointers; that of the dtype would be Python's.
+            self._msgs_type = h5t.vlen_create(h5t.NATIVE_UINT8)
             self._modified = _attribute(layout.meta, "modified")
             self._finished = _attribute(layout.meta, "finished")
             if self._finished is not None:
@@ -196,7 +196,8 @@ class RawWriter:
             time.sleep(0.005)
         msg = (
             f"{self.path}: marked as open for writing: its writer was killed, or another "
-            f"program is writing it. All that it holds can be read; go on in a new file"
+            f"program is writing it. All that it holds can be read; go on in a new file, or "
+            f"in the copy that 'streamer recover FILE OUT' makes"
         )
         raise WriterKilled(msg)
 
@@ -265,19 +266,17 @@ class RawWriter:
         range(0, 2)
         """
         try:
-            column, size = message_column(msgs, lengths)
+            column = message_column(msgs, lengths)
         except BadBatch as error:
             raise self._located(error) from error
-        return self.append_columns(column, size, {IO_GROUPS: io_groups})
+        return self.append_columns(column, {IO_GROUPS: io_groups})
 
-    def append_columns(
-        self, column: NDArray[np.object_], size: int, fields: Mapping[str, ArrayLike]
-    ) -> range:
+    def append_columns(self, column: MessageColumn, fields: Mapping[str, ArrayLike]) -> range:
         """Append a batch of checked messages, with any header fields that the file has.
 
         Parameters
         ----------
-        column, size
+        column
             As from :func:`writer.columns.message_column`.
         fields
             Values of header fields, one for all messages or one a message; zeros where
@@ -296,7 +295,7 @@ class RawWriter:
             As :meth:`append`.
         """
         self._check_usable()
-        count = len(column)
+        count = column.rows
         headers = np.zeros(count, dtype=self._header_dtype)
         for name, values in fields.items():
             if name not in (headers.dtype.names or ()):
@@ -307,7 +306,7 @@ class RawWriter:
             except BadBatch as error:
                 raise self._located(error) from error
         if count:
-            self._check_room(size, count)
+            self._check_room(column.size, count)
             try:
                 self._commit(column, headers)
             except BaseException as error:
@@ -324,7 +323,7 @@ class RawWriter:
         self._rows = rows.stop
         return rows
 
-    def _commit(self, column: NDArray[np.object_], headers: NDArray[Any]) -> None:
+    def _commit(self, column: MessageColumn, headers: NDArray[Any]) -> None:
         """Write a batch so that no reader ever sees a part of it.
 
         A row counts once both datasets have it, so the header rows are the commit mark.
@@ -333,9 +332,9 @@ class RawWriter:
         headers are even enlarged: a size that is merely waiting to be written may be
         published by any flush, or by the library's cache when it is full.
         """
-        start, stop = self._rows, self._rows + len(column)
-        memory = h5s.create_simple((len(column),))
-        _write(self._msgs, memory, start, stop, column, self._msgs_type)
+        start, stop = self._rows, self._rows + column.rows
+        memory = h5s.create_simple((column.rows,))
+        _write(self._msgs, memory, start, stop, column.pointers, self._msgs_type)
         self._stamp_modified()
         # The file, not the dataset: only this writes the superblock, without which other
         # readers cannot reach past the end that the file had when it was opened.
