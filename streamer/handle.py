@@ -28,6 +28,7 @@ __all__ = ["Announced", "GuardedFile", "Handle", "announces", "open_unlocked"]
 # byte that is for ever. So many attempts take 2 ms; who wants more of them opens anew.
 _READ_ATTEMPTS = 20
 _BEHIND_ALL = 2**62
+_COLLECTION = b"GCOL\x01\0\0\0"
 
 
 def open_unlocked(name: str, *, swmr: bool) -> h5f.FileID:
@@ -130,20 +131,32 @@ class GuardedFile(io.RawIOBase):
     def readinto(self, buffer: Any, /) -> int:
         """Read from there."""
         view = memoryview(buffer).cast("B")
-        if os.pread(self._fd, 4, self._place) == b"GCOL":
-            self._start, self._collection = self._place, self._sound_collection(self._place)
-        # HDF5 reads its beginning, and then the rest: both of what was looked at here.
-        ahead = self._place - self._start
-        held = self._collection[ahead : ahead + len(view)] if ahead >= 0 else b""
-        if ahead + len(held) >= len(self._collection):
-            self._collection = b""
-        done = len(held)
-        view[:done] = held
-        if done < len(view):
-            done += os.preadv(self._fd, [view[done:]], self._place + done)
-            view[done:] = bytes(len(view) - done)
+        done = 0
+        while done < len(view):
+            got = os.preadv(self._fd, [view[done:]], self._place + done)
+            if not got:
+                break
+            done += got
+        view[done:] = bytes(len(view) - done)
+        # HDF5 reads the beginning of a collection, perhaps with what lies before it, and then
+        # the rest: both of what was looked at here.
+        at = self._lay_over(view) if self._start < self._place else 0
+        while (at := bytes(view).find(_COLLECTION, at)) >= 0:
+            self._start = self._place + at
+            self._collection = self._sound_collection(self._start)
+            at = self._lay_over(view)
         self._place += len(view)
         return len(view)
+
+    def _lay_over(self, view: memoryview) -> int:
+        """Put what was looked at into a read; return where in it that ends."""
+        begin = max(self._start, self._place)
+        part = self._collection[begin - self._start :][: max(0, self._place + len(view) - begin)]
+        if not part:
+            return 0
+        at = begin - self._place
+        view[at : at + len(part)] = part
+        return at + len(part)
 
     def _sound_collection(self, place: int) -> bytes:
         size = int.from_bytes(os.pread(self._fd, 8, place + 8), "little")

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from writer.columns import MessageColumn
+
 __all__ = [
     "BAD_REFERENCE",
     "BEYOND",
@@ -50,10 +52,8 @@ class Window(NamedTuple):
 
     #: (K,) i8: the rows.
     rows: NDArray[np.int64]
-    #: K messages: arrays of u1.
-    messages: list[NDArray[np.uint8]]
-    #: Bytes of them all.
-    size: int
+    #: K messages.
+    messages: MessageColumn
     #: (K,), structured.
     headers: NDArray[Any]
     #: The other rows.

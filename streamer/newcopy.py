@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from writer.columns import pointed_column
+from writer.columns import MessageColumn
 from writer.errors import CannotWrite, DiskFull, WriterError
 from writer.layout import (
     META,
@@ -95,23 +95,18 @@ class Copy:
                     MSG_HEADERS, shape=(0,), maxshape=(None,), chunks=chunks, dtype=header_dtype
                 )
 
-    def append(self, messages: list[NDArray[np.uint8]], size: int, headers: NDArray[Any]) -> None:
+    def append(self, messages: MessageColumn, headers: NDArray[Any]) -> None:
         """Append messages and their header rows.
 
         Parameters
         ----------
         messages
-            N arrays of u1.
-        size
-            Bytes of them all.
+            N of them.
         headers
             (N,), of the original's type.
         """
-        lengths = np.fromiter(map(len, messages), np.int64, len(messages))
-        places = (message.__array_interface__["data"][0] for message in messages)
-        column = pointed_column(np.fromiter(places, np.uintp, len(messages)), lengths, messages)
         try:
-            self._writer.append_columns(column, {name: headers[name] for name in self._fields})
+            self._writer.append_columns(messages, {name: headers[name] for name in self._fields})
         except WriterError as error:
             self._say_of_copy(error)
             raise

@@ -235,9 +235,9 @@ class _Source:
             if copy is None:
                 self._rows.check(start, stop)
             elif len(window.rows):
-                copy.append(window.messages, window.size, window.headers)
+                copy.append(window.messages, window.headers)
             rows += len(window.rows)
-            size += window.size
+            size += window.messages.size
             same_rows = same_rows and (not len(window.rows) or rows == window.rows[-1] + 1)
             doubtful += window.doubtful
             for one in window.left:

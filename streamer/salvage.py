@@ -30,6 +30,7 @@ from streamer.left import (
     Window,
     runs_of,
 )
+from streamer.pieces import Pieces
 from streamer.salvage_columns import PAGE_BYTES, SalvageColumns
 from writer.pacman import HEADER, WORD, MessageType
 from writer.superblock import read_superblock
@@ -110,32 +111,26 @@ class Salvage(SalvageColumns):
         if not self._keep_uncommitted:
             causes[headerless & (causes == 0)] = HEADERLESS
         found = self._messages(refs, np.flatnonzero((causes == 0) & ~empty), causes)
-        if empty.any():
-            nothing = np.empty(0, np.uint8)
-            by_position = dict.fromkeys(np.flatnonzero(empty).tolist(), nothing)
-            by_position.update(zip(np.flatnonzero((causes == 0) & ~empty).tolist(), found))  # noqa: B905
-            found = [by_position[position] for position in np.flatnonzero(causes == 0).tolist()]
         doubtful = self._holes(start, refs, found, causes)
         kept = np.flatnonzero(causes == 0)
         filled = np.flatnonzero(refs["address"])
         if len(filled):
             self._before = tuple(refs[filled[-1]].tolist())
-        size = int(refs["length"][kept].sum(dtype=np.int64))
-        return Window(start + kept, found, size, headers[kept], runs_of(start, causes), doubtful)
+        messages = found.column(kept)
+        return Window(start + kept, messages, headers[kept], runs_of(start, causes), doubtful)
 
     def _messages(
         self, refs: NDArray[Any], chosen: NDArray[np.intp], causes: NDArray[np.object_]
-    ) -> list[NDArray[np.uint8]]:
-        """Return those messages that can be read, in order; of the others, note the causes."""
-        messages: list[NDArray[np.uint8]] = []
+    ) -> Pieces:
+        """Return those messages that can be read; of the others, note the causes."""
+        messages = Pieces(len(refs))
         done = 0
         size = os.fstat(self._fd).st_size
         while done < len(chosen):
             found = gather(refs[chosen[done:]], self._read_into, size, self._marks)
-            buffer, starts = found.buffer, found.starts.tolist()
-            stops = (found.starts + found.lengths).tolist()
-            messages += [buffer[start:stop] for start, stop in zip(starts, stops, strict=True)]
-            done += len(stops)
+            count = len(found.starts)
+            messages.put(chosen[done : done + count], found.buffer, found.starts, found.lengths)
+            done += count
             if found.cause is not None:
                 self.damaged = True
                 for position in chosen[done : done + _ROWS_BY_ONE].tolist():
@@ -143,7 +138,7 @@ class Salvage(SalvageColumns):
                     if isinstance(message, str):
                         causes[position] = message
                     else:
-                        messages.append(message)
+                        messages.put(position, message, 0, len(message))
                 done += _ROWS_BY_ONE
         return messages
 
@@ -223,27 +218,21 @@ class Salvage(SalvageColumns):
 
     @staticmethod
     def _holes(
-        start: int,
-        refs: NDArray[Any],
-        messages: list[NDArray[np.uint8]],
-        causes: NDArray[np.object_],
+        start: int, refs: NDArray[Any], messages: Pieces, causes: NDArray[np.object_]
     ) -> list[int]:
         """Find large messages of which a page may be lost, which nothing else shows.
 
-        Takes out those of which one is, and returns the rows of the others.
+        Notes the cause of those of which one is, and returns the rows of the others.
         """
         doubtful = []
-        kept = np.flatnonzero(causes == 0)
-        large = np.flatnonzero(refs["length"][kept] >= PAGE_BYTES)
-        for number in large[::-1].tolist():
-            message = messages[number]
+        for position in np.flatnonzero((causes == 0) & (refs["length"] >= PAGE_BYTES)).tolist():
+            message = messages[position]
             if _ZEROS not in message.tobytes():
                 continue
             header = message[: HEADER.itemsize].view(HEADER)[0]
             words = int(header["words"]) * WORD.itemsize
             if message[0] in _LETTERS and len(message) == HEADER.itemsize + words:
-                causes[kept[number]] = HOLED
-                del messages[number]
+                causes[position] = HOLED
             else:
-                doubtful.append(start + int(kept[number]))
-        return doubtful[::-1]
+                doubtful.append(start + position)
+        return doubtful

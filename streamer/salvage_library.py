@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from streamer.left import DAMAGED, HEADERLESS, UNWRITTEN, Window, runs_of
 from streamer.library import LibraryRows
 from streamer.opening import TRANSIENT
+from writer.columns import placed_column
 from writer.layout import IO_GROUPS
 
 __all__ = ["LibrarySalvage"]
@@ -72,8 +73,10 @@ class LibrarySalvage:
             headers = [np.concatenate(headers)[~unwritten]]
         rows = start + np.flatnonzero(causes == 0)
         joined = np.concatenate(headers) if headers else np.empty(0, [(IO_GROUPS, "u1")])
-        size = sum(map(len, messages))
-        return Window(rows, messages, size, joined, runs_of(start, causes), [])
+        lengths = np.array([len(message) for message in messages], np.int64)
+        buffer = np.concatenate([np.empty(0, np.uint8), *messages])
+        column = placed_column(buffer, np.cumsum(lengths) - lengths, lengths)
+        return Window(rows, column, joined, runs_of(start, causes), [])
 
     def check(self, start: int, stop: int) -> None:
         """Do nothing: HDF5 has read these rows."""
