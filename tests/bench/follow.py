@@ -18,7 +18,7 @@ from larpix.format import rawhdf5format as stock
 
 from streamer import follow
 from tests.bench.files import RANGE, ROWS, fill, messages
-from tests.bench.timing import medians
+from tests.bench.timing import limits, medians
 from writer import RawWriter
 
 POLL = 0.05
@@ -225,10 +225,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         rows = latencies(folder) + catching_up(folder) + processor(folder) + memory(folder)
-    print(f"\n{'follow':46} {'found':>10} {'floor':>8}")
-    for work, unit, found, floor in rows:
-        good = found >= floor if unit == "x stock" else found <= floor
-        print(f"{work:46} {found:>10.2f} {floor:>8.2f}{'' if good else '  MISSED'} {unit}")
+    limits("follow", rows)
 
 
 if __name__ == "__main__":

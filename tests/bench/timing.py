@@ -28,3 +28,14 @@ def table(title: str, rows: list[tuple[str, str, float, float, float]]) -> None:
         verdict = "" if ratio >= floor else "  MISSED"
         figures = f"{stock:>12,.0f} {ours:>12,.0f} {ratio:>6.1f}x {floor:>5.1f}x"
         print(f"{work:46} {figures}{verdict} {unit}")
+
+
+def limits(title: str, rows: list[tuple[str, str, float, float]]) -> None:
+    """Print rows of: work, unit, what was found, and how much it may be.
+
+    Of the unit ``x stock``, how much it has to be.
+    """
+    print(f"\n{title:46} {'found':>10} {'floor':>8}")
+    for work, unit, found, floor in rows:
+        good = found >= floor if unit == "x stock" else found <= floor
+        print(f"{work:46} {found:>10.2f} {floor:>8.2f}{'' if good else '  MISSED'} {unit}")
