@@ -104,6 +104,7 @@ def _commands(context: click.Context) -> None:
     short_help="Show messages as they come.",
     epilog=_examples(
         "streamer tail raw.h5",
+        "streamer tail runs/     all raw files of a folder, and those to come",
         "streamer tail raw.h5 -n 100 --io-group 1 --io-group 2",
         "streamer tail raw.h5 --from-start --once --format json > messages.json",
     ),
@@ -146,7 +147,8 @@ def _tail(
 
     Waits for a FILE that is absent, and goes on with a new one of the same name. Ends when
     the writer says that the run is over; larpix-control's writer never does, so end it with
-    Ctrl-C.
+    Ctrl-C. Of a folder, or a pattern in quotes, it shows one run after the other, from the
+    newest on, and never ends by itself.
 
     Times are those of the PACMAN headers, in UTC. A message is of kind data, request or
     reply; or unknown, if it does not fit the message format 0.0.

@@ -322,9 +322,10 @@ def _about_locking(found: Contents, setting: Locking) -> Iterator[Advice]:
     if setting.always:
         text = (
             f"HDF5_USE_FILE_LOCKING={setting.value} endangers the DAQ: HDF5 then locks each file, "
-            "also where a program says locking=False, as this project does. So all readers that "
-            f"are started here lock. {fails} A RawWriter that is started here locks too, and "
-            f"fails if there is a reader that does. This doctor has looked without. {cure}"
+            "also where a program says locking=False. So plain h5py scripts that are started here "
+            "lock; readers of this project give the lock back in the millisecond in which they "
+            f"open a file. {fails} A RawWriter that is started here locks too, and fails if there "
+            f"is a reader that does. This doctor has looked without. {cure}"
         )
         yield Advice("locking-forced", True, text)
     elif setting.ignored:

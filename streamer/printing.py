@@ -7,14 +7,16 @@ import sys
 from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
 
-from streamer.batch import Batch, Message
+from streamer.batch import Batch, Gap
 from streamer.errors import FileReplaced, NotReady, WriterStalled
 from streamer.position import Position
 from streamer.rawfile import RawFile
+from streamer.sequence import is_many
 from streamer.show import HEADINGS, Bar, as_json, as_raw, as_text, say, text_bytes_within
 from streamer.tail import Tail, tail
 from writer.layout import IO_GROUPS
@@ -39,8 +41,8 @@ def print_messages(
     Parameters
     ----------
     path
-        The file. An absent one is waited for, and when another file has its name, it goes
-        on with that one.
+        The file, or a folder or pattern of them. An absent one is waited for, and when
+        another file has its name, it goes on with that one.
     last
         How many of the messages that are there to begin with; None for all.
     once
@@ -59,32 +61,35 @@ def print_messages(
     StreamError, LayoutError
         As of :func:`streamer.tail`.
     """
-    start: str | Position
+    show = _shown_as(form)
+    following = tail(
+        path,
+        start=_start(path, last, io_groups, once=once),
+        until="end" if once else "finished",
+        io_groups=io_groups,
+        idle_timeout=_TICK_SECONDS,
+        on_replace="continue",
+    )
+    with following:
+        _give(following, show, once)
+    if following.outcome == "finished" and sys.stderr.isatty():
+        say(f"{path}: the run is over, after {following.position.row:,} rows")
+
+
+def _start(
+    path: Path, last: int | None, io_groups: Collection[int] | None, *, once: bool
+) -> str | int | Position:
+    """Return where to begin, with so many messages of these io_groups."""
+    if is_many(path):  # those of the newest run
+        return "beginning" if last is None else -last if last else "end"
     try:
         with RawFile(path) as raw:
             row = 0 if last is None else _row_before(raw, last, io_groups)
-            start = Position(row, raw.created, raw.run_id)
+            return Position(row, raw.created, raw.run_id)
     except NotReady:
         if once:
             raise
-        start = "beginning"  # all messages of a file that is still to come are new
-    show = _shown_as(form)
-    while True:
-        until = "end" if once else "finished"
-        following = tail(
-            path, start=start, until=until, io_groups=io_groups, idle_timeout=_TICK_SECONDS
-        )
-        try:
-            with following:
-                _give(following, show, once)
-            break
-        except FileReplaced:
-            if once:
-                raise
-            say(f"{path}: removed or replaced; going on with the next file of that name")
-            start = "beginning"
-    if following.outcome == "finished" and sys.stderr.isatty():
-        say(f"{path}: the run is over, after {following.position.row:,} rows")
+    return "beginning"  # all messages of a file that is still to come are new
 
 
 def _row_before(raw: RawFile, last: int, io_groups: Collection[int] | None) -> int:
@@ -120,7 +125,7 @@ def _shown_as(form: str) -> Callable[[Batch], bytes]:
     )
 
 
-def _give(following: Tail[Message, Batch], show: Callable[[Batch], bytes], once: bool) -> None:
+def _give(following: Tail[Any, Batch | Gap], show: Callable[[Batch], bytes], once: bool) -> None:
     """Write what comes, until nothing will."""
     out = sys.stdout.buffer
     first: int | None = None
@@ -142,6 +147,10 @@ def _give(following: Tail[Message, Batch], show: Callable[[Batch], bytes], once:
                         said = str(error)
                         say(f"{error}; trying again")
                 _check_wanted()
+                continue
+            if isinstance(batch, Gap):  # what has happened has been logged
+                if once:
+                    raise FileReplaced(batch.reason)
                 continue
             out.write(show(batch))
             # At once: whoever reads this wants it live.

@@ -16,12 +16,12 @@ from streamer.errors import LayoutError, NotReady
 from streamer.opening import look_at_meta
 from writer.layout import UNREADABLE
 
-__all__ = ["DEFAULT_PATTERN", "Run", "RunFolder"]
+__all__ = ["Run", "RunFolder"]
 
 logger = logging.getLogger("streamer.follow")
 
-#: Which files of a folder are looked at, unless a pattern says otherwise.
-DEFAULT_PATTERN = "*.h5"
+# Which files of a folder are looked at, unless a pattern says otherwise.
+_PATTERN = "*.h5"
 
 # Some file systems tell the time of a change to the second: a folder that has changed is
 # listed again for so long, so often.
@@ -86,7 +86,7 @@ class RunFolder:
     ('b.h5', 'a.h5', None)
     """
 
-    def __init__(self, folder: Path, pattern: str = DEFAULT_PATTERN) -> None:
+    def __init__(self, folder: Path, pattern: str = _PATTERN) -> None:
         self.folder = folder
         self.pattern = pattern
         #: Why there are none, if the folder cannot be listed.

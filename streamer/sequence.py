@@ -11,10 +11,10 @@ from pathlib import Path
 from streamer.batch import Gap
 from streamer.errors import FileReplaced, RowUnreadable
 from streamer.position import Position
-from streamer.runs import DEFAULT_PATTERN, Run, RunFolder
+from streamer.runs import Run, RunFolder
 from streamer.steps import Choice, Place, Step, Steps
 
-__all__ = ["DEFAULT_ROTATE_GRACE", "FIRST", "Sequence"]
+__all__ = ["DEFAULT_ROTATE_GRACE", "FIRST", "Sequence", "is_many"]
 
 logger = logging.getLogger("streamer.follow")
 
@@ -268,14 +268,21 @@ class Sequence:
                 steps.close()
 
 
+def is_many(source: str | os.PathLike[str]) -> bool:
+    """Tell whether a source is a folder or a pattern, and not a single file."""
+    path = Path(source)
+    if path.is_dir() or os.fspath(source).endswith(os.sep):
+        return True
+    return any(sign in path.name for sign in "*?[") and not path.exists()
+
+
 def _runs_of(source: str) -> RunFolder | None:
-    """Return the folder of runs that a source is, if it is not a single file."""
+    if not is_many(source):
+        return None
     path = Path(source)
     if path.is_dir() or source.endswith(os.sep):
-        return RunFolder(path, DEFAULT_PATTERN)
-    if any(sign in path.name for sign in "*?[") and not path.exists():
-        return RunFolder(path.parent, path.name)
-    return None
+        return RunFolder(path)
+    return RunFolder(path.parent, path.name)
 
 
 def _literally(name: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import sys
 import time
 from datetime import UTC, datetime
@@ -41,7 +43,7 @@ HEADINGS = "      row io_group  time (UTC)            kind     words  first byte
 _FIXED_COLUMNS = HEADINGS.index("first")
 _JSON = (
     '{"row": %d, "io_group": %d, "time": %s, "kind": "%s", "words": %s, "length": %d, '
-    '"data": "%s"}\n'
+    '"data": "%s", "source": %s}\n'
 )
 _DIM, _RED, _CYAN, _PLAIN = "\x1b[2m", "\x1b[31m", "\x1b[36m", "\x1b[0m"
 
@@ -155,7 +157,7 @@ def as_json(batch: Batch) -> bytes:
     -------
     bytes
         N lines of objects with ``row``, ``io_group``, ``time`` (ISO, UTC, or null), ``kind``,
-        ``words`` (or null), ``length`` [bytes] and ``data`` (in hex).
+        ``words`` (or null), ``length`` [bytes], ``data`` (in hex) and ``source``, the file.
     """
     columns = _columns(batch)
     digits = batch.buffer.tobytes().hex()
@@ -171,6 +173,7 @@ def as_json(batch: Batch) -> bytes:
             digits[2 * start : 2 * (start + length)]
             for start, length in zip(starts, lengths, strict=True)
         ],
+        [json.dumps(None if batch.source is None else os.fsdecode(batch.source))] * len(batch),
         strict=True,
     )
     return "".join(map(_JSON.__mod__, rows)).encode()

@@ -29,7 +29,7 @@ from writer.pacman import MessageType, Word, messages, words
 from writer.simulate import START_TIME, simulate
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = ("tail", "stat", "simulate", "demo")
+COMMANDS = ("tail", "stat", "doctor", "recover", "simulate", "demo")
 SECONDS = 30.0
 
 # ------------------------------------------------------------------- around the command
@@ -351,6 +351,7 @@ def test_tail_json_is_what_was_written(made):
             "words": (len(data) - 8) // 16,
             "length": len(data),
             "data": data.hex(),
+            "source": str(path),
         }
         for row, (group, data) in enumerate(rows)
     ]
@@ -451,13 +452,26 @@ def test_tail_goes_on_with_a_new_file_of_the_same_name(tmp_path: Path):
             other.replace(path)
             done = call.end()
     assert (done.code, done.out) == (0, "old" + 20 * "new")
-    assert "replaced" in done.complaint
+    assert "another file has this name now" in done.complaint
+
+
+def test_tail_of_a_folder(tmp_path: Path, capfd):
+    """One run after the other; without --from-start, the end of the newest one."""
+    for number in (2, 1):
+        with RawWriter(tmp_path / f"{number}.h5") as out:
+            out.append([b"%d%02d " % (number, row) for row in range(20)], 2)
+    assert main(["tail", str(tmp_path), "--from-start", "--once", "--format", "raw"]) == 0
+    assert capfd.readouterr().out.split() == [
+        f"{number}{row:02}" for number in (2, 1) for row in range(20)
+    ]
+    assert main(["tail", f"{tmp_path}/*.h5", "-n", "3", "--once", "--format", "raw"]) == 0
+    assert capfd.readouterr().out.split() == ["117", "118", "119"]
 
 
 def test_tail_follows_a_second_process(tmp_path: Path):
     """Rows come while another process writes them, each of them once, and it ends with it."""
     path = tmp_path / "raw.h5"
-    with called("tail", path, "--format", "json") as call:
+    with called("tail", path, "--from-start", "--format", "json") as call:
         simulated = run("simulate", path, "--load", "module0", "--seconds", 1)
         done = call.end()
     assert (simulated.code, done.code) == (0, 0)

@@ -4,6 +4,8 @@ import doctest
 import importlib
 import os
 import pkgutil
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -79,8 +81,8 @@ class Block(NamedTuple):
     source: str
 
 
-def python_blocks(text: str) -> list[Block]:
-    """Return the blocks between ```python and ```, whatever is around them."""
+def blocks(text: str, *languages: str) -> list[Block]:
+    """Return the blocks between ```language and ```, whatever is around them."""
     found, fence, wanted, indent, first = [], "", False, 0, 0
     held: list[str] = []
     for number, line in enumerate(text.splitlines(), start=1):
@@ -90,7 +92,7 @@ def python_blocks(text: str) -> list[Block]:
             if len(ticks) >= 3 and len(set(ticks)) == 1:
                 fence, held, first = ticks, [], number + 1
                 indent = len(line) - len(line.lstrip())
-                wanted = bare[len(ticks) :].strip().split(" ")[0] in ("python", "py")
+                wanted = bare[len(ticks) :].strip().split(" ")[0] in languages
         elif bare == ticks and ticks.startswith(fence):
             if wanted:
                 found.append(Block(first, "\n".join([*held, ""])))
@@ -130,13 +132,65 @@ def run_block(block: Block, folder: Path, seconds: float = SECONDS) -> str:
     return output
 
 
-README = python_blocks((ROOT / "README.md").read_text())
+README = blocks((ROOT / "README.md").read_text(), "python", "py")
 
 
 @pytest.mark.parametrize("block", README, ids=[f"line {block.line}" for block in README])
 def test_python_in_the_readme(block: Block, tmp_path: Path):
     """Each block of the README is a whole program, which ends by itself and well."""
     run_block(block, tmp_path)
+
+
+# Without a prompt: they set up an environment of their own, as the machines that test this
+# project do.
+SET_UP = {
+    "python3 -m venv .venv && .venv/bin/pip install --quiet . && .venv/bin/streamer demo\n",
+    "tests/run\n",
+}
+
+
+def as_pattern(line: str) -> str:
+    """Return what a line of output may be: numbers differ, and dots stand for anything."""
+    parts = re.split(r"(\.\.\.|[\d,.]+)", line.rstrip())
+    found = [
+        ".*" if part == "..." else r"[\d,.]+" if k % 2 else re.escape(part)
+        for k, part in enumerate(parts)
+    ]
+    return re.sub(r"(\\ )+", r"\\s+", "".join(found))
+
+
+def test_terminal_sessions_in_the_readme(tmp_path: Path, monkeypatch):
+    """Each command does what is shown, but for its numbers; those without a prompt are known."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.chdir(tmp_path)
+    killed = (
+        "import os; from writer import RawWriter\n"
+        "RawWriter('killed.h5').append([b'a message'], 1); os.kill(os.getpid(), 9)"
+    )
+    subprocess.run([sys.executable, "-c", killed], check=False)
+    sessions = blocks((ROOT / "README.md").read_text(), "console")
+    called = 0
+    for session in sessions:
+        if "$ " not in session.source:
+            assert session.source in SET_UP
+            continue
+        for part in session.source.split("$ ")[1:]:
+            command, *shown = part.splitlines()
+            words = shlex.split(command)
+            assert Path(words[0]).name == "streamer"
+            done = subprocess.run(
+                [sys.executable, "-m", "streamer", *words[1:]],
+                capture_output=True,
+                text=True,
+                timeout=SECONDS,
+            )
+            assert done.returncode == 0, done.stderr
+            said = done.stdout.splitlines()
+            for expected, line in zip(shown, said, strict=False):
+                assert expected == "..." or re.fullmatch(as_pattern(expected), line.rstrip())
+            assert len(said) >= len(shown) - shown.count("...")
+            called += 1
+    assert called >= 5
 
 
 def test_blocks_are_found_in_markdown():
@@ -166,13 +220,13 @@ text = '''
 not this one
 ~~~
 """
-    assert python_blocks(text) == [
+    assert blocks(text, "python", "py") == [
         Block(3, "first = 1\n\n    # indented\n"),
         Block(11, "text = '''\n```\n'''\n"),
         Block(18, "for _ in ():\n    pass\n"),
     ]
     with pytest.raises(AssertionError, match="begins in line 2 does not end"):
-        python_blocks("\n```python\n")
+        blocks("\n```python\n", "python")
 
 
 def test_block_runs_in_a_folder_of_its_own(tmp_path: Path):

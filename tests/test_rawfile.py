@@ -1,5 +1,6 @@
 """RawFile: on everything that may lie under a name, beside everybody who may have it open."""
 
+import fcntl
 import json
 import os
 import random
@@ -942,6 +943,26 @@ def test_file_open_for_writing_without_swmr(killed: bool, tmp_path: Path, impati
             assert_right(other, 100)
             assert raw.meta.version == "0.0"
     assert path.read_bytes()[FLAGS] == 1
+
+
+@pytest.mark.parametrize("value", ["TRUE", "BEST_EFFORT", "FALSE"])
+def test_no_environment_makes_a_reader_lock(value: str, tmp_path: Path):
+    """HDF5 lets the environment overrule what a program asks for: the DAQ must not suffer."""
+    path = make(tmp_path / "raw.h5", 3)
+    program = (
+        "import sys; from streamer import RawFile; raw = RawFile(sys.argv[1])\n"
+        "print(raw.read(0).tolist() != [], flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(path)],
+        cwd=ROOT,
+        env=environment() | {"HDF5_USE_FILE_LOCKING": value},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as reader:
+        assert reader.stdout.readline() == b"True\n"
+        with path.open("r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def test_two_readers_of_one_file(tmp_path: Path):
