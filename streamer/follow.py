@@ -188,12 +188,13 @@ class Follower(Following, Generic[OneT, ManyT]):
         if self._turn >= _TURN_MESSAGES:
             self._turn = 0
             await lowlevel.checkpoint()
+        # Before the next message is taken: who is cancelled here has not lost it.
+        if self._is_store_due():
+            await self.commit()
         message = self._progress.next_message()
         while message is None:
             await self._advance()
             message = self._progress.next_message()
-        if self._checkpoint is not None and self._is_store_due():
-            await self._commit(self._progress.committed)
         # Copying a large one takes its time too.
         self._turn += 1 + (len(message[2]) >> 12)
         return cast("OneT", message)
@@ -233,11 +234,9 @@ class Follower(Following, Generic[OneT, ManyT]):
             If there is no checkpoint.
         """
         self._progress.commit()
-        await self._commit(self._progress.committed)
-
-    async def _commit(self, position: Position) -> None:
-        # Not abandoned: it takes milliseconds, and is on disk or not when this returns.
-        await to_thread.run_sync(self._commit_now, position)
+        # Not abandoned: it takes milliseconds, and is on disk or not when this returns. But
+        # asyncio's own cancellation does not wait for it: hence the number.
+        await to_thread.run_sync(self._commit_now, *self._numbered())
 
     async def _advance(self) -> None:
         """Wait for rows and read them."""

@@ -216,14 +216,22 @@ class Following:
     def _is_store_due(self) -> bool:
         return self._checkpoint is not None and time.monotonic() > self._store_due
 
-    def _commit_now(self, position: Position) -> None:
+    def _numbered(self) -> tuple[Position, int]:
+        """Return what is to be stored now, and how manieth that was decided on it is.
+
+        Not in the thread that stores it: one that was abandoned comes late.
+        """
+        self._calls += 1
+        return self._progress.committed, self._calls
+
+    def _commit_now(self, position: Position, number: int) -> None:
         """Store a position, on disk when this returns. In any thread."""
         if self._checkpoint is None:
             msg = f"{self.path}: followed without a checkpoint: there is nothing to commit to"
             raise StreamError(msg)
         self._store_due = time.monotonic() + _STORE_SECONDS
         if position.created is not None:
-            self._checkpoint.store(position, self._calls)
+            self._checkpoint.store(position, number)
 
     def _start_hints(self) -> bool:
         """Start the hints, which nobody needs who still catches up; True if that was now."""
@@ -242,7 +250,7 @@ class Following:
             hints.close()
         self._steps.close()
         if self._checkpoint is not None:
-            self._commit_now(self._progress.committed)
+            self._commit_now(*self._numbered())
 
     def __del__(self) -> None:
         # Of a follower that was dropped in the middle. The steps go with it, and the file.

@@ -442,6 +442,8 @@ def _late(
     read: ReadInto,
 ) -> list[int]:
     """Find the objects of which a page may be as it was before they were written."""
+    if not groups:
+        return []
     counts = [stop - first for _, first, stop in groups]
     heads = places + np.repeat([address for address, _, _ in groups], counts)
     lasts = (heads + _HEADER + lengths - 1) // _PAGE_BYTES

@@ -126,12 +126,18 @@ class RunFolder:
         self._look_again()
         now = time.monotonic()
         deadline = now + seconds
+        waiting = len(self._waiting)
+        later = [name for name in self._unread if self._names[name].due > now]
         for name in list(self._unread):
             if self._names[name].due > now:
                 continue
             if time.monotonic() > deadline:
                 return False
             self._examine(name)
+        if len(self._waiting) > waiting:
+            # One that could not be read a moment ago may have been made before it.
+            for name in later:
+                self._examine(name)
         return True
 
     def __len__(self) -> int:

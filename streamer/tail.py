@@ -115,12 +115,13 @@ class Tail(Following, Generic[OneT, ManyT]):
         return self
 
     def __next__(self) -> OneT:
+        # Before the next message is taken: who is told here that it failed has not lost it.
+        if self._is_store_due():
+            self.commit()
         message = self._progress.next_message()
         while message is None:
             self._advance()
             message = self._progress.next_message()
-        if self._checkpoint is not None and self._is_store_due():
-            self._commit_now(self._progress.committed)
         return cast("OneT", message)
 
     def batches(self) -> Iterator[ManyT]:
@@ -148,7 +149,7 @@ class Tail(Following, Generic[OneT, ManyT]):
     def commit(self) -> None:
         """Store the position behind the last message that was given; as of a Follower."""
         self._progress.commit()
-        self._commit_now(self._progress.committed)
+        self._commit_now(*self._numbered())
 
     def _advance(self) -> None:
         """Wait for rows and read them."""
