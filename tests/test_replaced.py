@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from streamer import FileReplaced, Follower, Gap, Message, Position, Tail
+
 from .following import WAYS, assert_rows, enlarge, fill, foreign, live, write
 
 

@@ -8,11 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from streamer import FileReplaced, Gap, Position, WriterStalled
+from streamer import FileReplaced, Gap, Position, WriterStalled, tail
 from streamer.errors import RowUnreadable
+from streamer.opening import look_at_meta
 from writer import RawWriter
+from writer.layout import Meta
 
 from .following import WAYS, append, assert_rows, enlarge, fill, foreign, live, write
+from .live.writers import message
 
 GRACE = 0.3
 
@@ -28,6 +31,19 @@ def runs(tmp_path: Path) -> Path:
     folder = tmp_path / "runs"
     folder.mkdir()
     return folder
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Which files were opened for what they say of themselves."""
+    paths: list[Path] = []
+
+    def noted(path: Path) -> Meta:
+        paths.append(path)
+        return look_at_meta(path)
+
+    monkeypatch.setattr("streamer.runs.look_at_meta", noted)
+    return paths
 
 
 def given(messages) -> list[tuple[str, int]]:
@@ -374,15 +390,6 @@ def test_resumed_in_the_middle_of_a_run(way: str, runs: Path):
         write(runs / name, 10)
     with live(way, runs, until="end", batches=True, max_batch_bytes=600) as run:
         everything = given(run.end())
-    with live("tail", runs, until="end") as run:
-        follower = run.follower
-        positions = []
-        run.end()
-    with live(way, runs, until="end", start=follower.position) as run:
-        assert run.end() == []
-    assert positions == []
-    from streamer import tail
-
     with tail(runs, until="end") as stepwise:
         for number, _ in enumerate(stepwise, 1):
             with live(way, runs, until="end", start=stepwise.position) as run:
@@ -430,7 +437,7 @@ def test_a_renamed_run_is_found_by_what_it_is(way: str, runs: Path):
         assert given(run.end()) == rows("2.h5", range(4))
 
 
-def test_old_runs_are_not_opened_for_a_position(runs: Path, monkeypatch):
+def test_old_runs_are_not_opened_for_a_position(runs: Path, opened: list[Path]):
     """What was last written long before the position's run was made costs no look into it."""
     for number in range(20):
         write(runs / f"{number}.h5", 1)
@@ -438,29 +445,16 @@ def test_old_runs_are_not_opened_for_a_position(runs: Path, monkeypatch):
     write(runs / "new.h5", 3)
     with live("tail", runs / "new*", until="end", start=-1) as run:
         run.end()
-    opened = []
-    import streamer.runs
-
-    look_at_meta = streamer.runs.look_at_meta
-    monkeypatch.setattr(
-        "streamer.runs.look_at_meta", lambda path, **options: opened.append(path) or look_at_meta(path, **options)
-    )
+    opened.clear()
     with live("tail", runs, until="end", start=run.follower.position) as again:
         assert again.end() == []
     assert [path.name for path in opened] == ["new.h5"]
 
 
-def test_each_run_is_opened_once(runs: Path, monkeypatch):
+def test_each_run_is_opened_once(runs: Path, opened: list[Path]):
     """However often the folder is looked at, files that are known are left alone."""
     for number in range(20):
         write(runs / f"{number:02}.h5", 1)
-    opened = []
-    import streamer.runs
-
-    look_at_meta = streamer.runs.look_at_meta
-    monkeypatch.setattr(
-        "streamer.runs.look_at_meta", lambda path, **options: opened.append(path) or look_at_meta(path, **options)
-    )
     with live("tail", runs) as run:
         run.has(20)
         run.looked(20)
@@ -471,8 +465,6 @@ def test_a_damaged_row_of_an_old_run_is_an_error(way: str, runs: Path):
     """That rows behind it can be read shows that it is lost: no silence."""
     write(runs / "1.h5", 40)
     image = bytearray((runs / "1.h5").read_bytes())
-    from .live.writers import message
-
     place = image.index(message(20, 136))
     image[place - 16] ^= 0xFF  # the index of its object
     (runs / "1.h5").write_bytes(image)
