@@ -208,7 +208,14 @@ class Following:
             if self._checkpoint is not None and step.facts is not None and step.place.row:
                 begin = step.place.row - step.read
                 facts = step.facts
-                at = Position(begin, facts.created, facts.run_id, source=facts.path.name)
+                at = Position(
+                    begin,
+                    facts.created,
+                    facts.run_id,
+                    source=facts.path.name,
+                    newest=facts.newest,
+                    passed_over=facts.passed_over,
+                )
                 self._checkpoint.store(at, call.number)
         elif self._is_store_due():
             self._store(call)

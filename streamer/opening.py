@@ -72,11 +72,17 @@ def open_rows(fd: int, path: Path) -> DirectRows | LibraryRows:
     LayoutError
         If it is something else.
     """
+    unlike = False
     for left in _PATIENCE.tries():
         superblock = _superblock_of(fd, path)
         try:
             with _one_at_a_time:
                 return _open_once(fd, path, superblock, lenient=not left)
+        except LayoutError:
+            # If it was started again just now, the superblock was of the run before.
+            if unlike or not left:
+                raise
+            unlike = True
         except TRANSIENT as error:
             if left:
                 continue

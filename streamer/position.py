@@ -41,6 +41,12 @@ class Position:
     source
         The name of the file, without its folder: where to look first among many. A file that
         was renamed is still the same one.
+    newest
+        Of a folder: when the newest run was made that has been begun, in Unix seconds, if
+        that is another one.
+    passed_over
+        Of a folder: names of files that come before that one, or may do so, and that have not
+        been given: they could not be read then, or came late.
 
     Notes
     -----
@@ -60,6 +66,8 @@ class Position:
     anchor_row: int | None = None
     anchor: str | None = None
     source: str | None = None
+    newest: float | None = None
+    passed_over: tuple[str, ...] = ()
 
     def at(self, row: int) -> Position:
         """Return another row of the same file."""
@@ -78,6 +86,9 @@ class Position:
             and (not anchored or (_is_row(self.anchor_row) and self.anchor_row < self.row))
             and (type(self.anchor) is str if anchored else self.anchor is None)
             and (self.source is None or type(self.source) is str)
+            and (self.newest is None or type(self.newest) in (int, float))
+            and type(self.passed_over) is tuple
+            and all(type(name) is str for name in self.passed_over)
         )
         if not right:
             msg = f"these do not belong together, or are not of a row: {self}"
@@ -94,7 +105,8 @@ class Position:
         """
         try:
             fields: dict[str, Any] = json.loads(text)
-            return cls(**fields)
+            # JSON knows lists only.
+            return cls(**fields | {"passed_over": tuple(fields.get("passed_over", ()))})
         except (TypeError, ValueError) as error:
             msg = f"not a position: {error}"
             raise ValueError(msg) from error

@@ -240,4 +240,6 @@ def _moved(position: Position, facts: Facts, row: int) -> Position:
         position.anchor_row if own else None,
         position.anchor if own else None,
         facts.path.name,
+        facts.newest,
+        facts.passed_over,
     )

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from streamer.errors import LayoutError, NotReady
 from streamer.opening import look_at_meta
+from streamer.position import Position
 from writer.layout import UNREADABLE
 
 __all__ = ["Run", "RunFolder"]
@@ -93,6 +94,8 @@ class RunFolder:
         self.trouble: str | None = None
         #: Files last written before this Unix time are of no interest, and not opened.
         self.skip_before = -math.inf
+        #: But these are.
+        self.wanted: tuple[str, ...] = ()
         self._names: dict[str, _Name] = {}
         self._unread: dict[str, None] = {}  # in the order in which they were found
         self._again: list[str] = []
@@ -162,20 +165,37 @@ class RunFolder:
         """Return the newest that has not been taken."""
         return max(self._waiting, default=None)
 
-    def take_from(self, created: float, run_id: str | None) -> Run | None:
-        """Return a certain one, and take all that are older too; None if it is not there."""
+    def take_from(self, position: Position) -> Run | None:
+        """Return the run of a position, and take all that came before it.
+
+        Returns
+        -------
+        Run or None
+            None if it is not there.
+        """
         run = None
         later = []
+        last = max(position.newest or -math.inf, position.created or -math.inf)
         for found in self._waiting:
-            if found.created == created and (
-                None in (run_id, found.run_id) or run_id == found.run_id
-            ):
+            ids = position.run_id, found.run_id
+            if found.created == position.created and (None in ids or ids[0] == ids[1]):
                 run = found
-            elif found.created > created:
+            elif found.created > last or found.path.name in position.passed_over:
                 later.append(found)
         heapq.heapify(later)
         self._waiting = later
         return run
+
+    def passed_over(self, created: float) -> tuple[str, ...]:
+        """Return the names of files that have not been taken, and may be older than that."""
+        if not self._unread and not self._waiting:
+            return ()
+        older = {run.path.name for run in self._waiting if run.created <= created}
+        return tuple(sorted(older.union(self._unread)))
+
+    def may_hold(self, position: Position) -> bool:
+        """Tell whether the run of a position may be a file that cannot be read at present."""
+        return position.source in self._unread
 
     def leave(self, created: float, path: Path) -> None:
         """Count a run as complete; if it is written after all, the log will say so."""
@@ -230,7 +250,7 @@ class RunFolder:
         known, path = self._names[name], self.folder / name
         try:
             status = path.stat()
-            if status.st_mtime >= self.skip_before - _CLOCKS_SECONDS:
+            if name in self.wanted or status.st_mtime >= self.skip_before - _CLOCKS_SECONDS:
                 meta = look_at_meta(path)
                 run_id = None if meta.run_id == UNREADABLE else meta.run_id
                 self._add(Run(meta.created, path, run_id))

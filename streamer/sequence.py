@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import threading
 from collections.abc import Collection
@@ -79,6 +80,9 @@ class Sequence:
         self._last: Run | None = None
         self._files: list[Steps] = []
         self._oldest = 0  # of those that are open
+        self._newest = -math.inf
+        if isinstance(start, Position):
+            self._newest = start.newest or -math.inf
         if self._runs is None:
             self._files.append(Steps(self.path, self._choice))
         elif not _suits_runs(self._choice):
@@ -135,7 +139,16 @@ class Sequence:
                     return self._replaced(place, error)
                 if waiting is not None:
                     return waiting
-            return self._step(place)
+            step = self._step(place)
+            return step if self._runs is None else self._with_others(step, self._runs)
+
+    def _with_others(self, step: Step, runs: RunFolder) -> Step:
+        """Say of the files that are not being read what a position has to know."""
+        if step.facts is None:
+            return step
+        newest = None if self._newest <= step.facts.created else self._newest
+        others = runs.passed_over(max(self._newest, step.facts.created))
+        return step._replace(facts=step.facts._replace(newest=newest, passed_over=others))
 
     def _step(self, place: Place) -> Step:
         while self._oldest < place.file:  # whoever asks has all that it had
@@ -191,6 +204,7 @@ class Sequence:
         start = self._choice.start
         if isinstance(start, Position) and not self._begun:
             self._runs.skip_before = start.created or 0.0
+            self._runs.wanted = start.passed_over
         through = self._runs.look(_LOOKING_SECONDS)
         if self._runs.trouble is not None:
             return Step(place, trouble=self._runs.trouble)
@@ -199,6 +213,8 @@ class Sequence:
             return Step(place, trouble=trouble)
         if self._begun:
             run, begin = self._runs.take(), None
+        elif isinstance(start, Position) and self._runs.may_hold(start):
+            return Step(place, trouble=f"{self.path}: {start.source} cannot be read at present")
         else:
             self._last = self._runs.newest()
             run, begin = self._first_run()
@@ -207,6 +223,7 @@ class Sequence:
             outcome = "end" if self._choice.until == "end" else None
             return Step(place, outcome=outcome, trouble=f"{self.path}: no raw file in it yet")
         choice = self._choice._replace(start=begin or Position(0, run.created, run.run_id))
+        self._newest = max(self._newest, run.created)
         self._files.append(Steps(run.path, choice, len(self._files)))
         return None
 
@@ -220,7 +237,7 @@ class Sequence:
             return self._runs.take_newest(), start
         if start.created is None:  # of one that had found no file
             return self._runs.take(), None
-        run = self._runs.take_from(start.created, start.run_id)
+        run = self._runs.take_from(start)
         if run is None:
             msg = f"{self.path}: the file that the position is of, {start.source}, is not there"
             raise FileReplaced(msg)

@@ -53,6 +53,9 @@ class Facts(NamedTuple):
     path: Path
     #: Unix seconds in the PACMAN header of the newest row; None if it has not been looked up.
     newest_seconds: int | None
+    #: Of a folder, as of a :class:`Position`.
+    newest: float | None = None
+    passed_over: tuple[str, ...] = ()
 
 
 class Place(NamedTuple):
@@ -317,9 +320,12 @@ class Steps:
             self._missing = _Missing(row, now, 0)
         self._missing = self._missing._replace(looks=self._missing.looks + 1)
         waited = now - self._missing.since
-        if raw.is_final(row) or (
-            waited > _UNREADABLE_SECONDS and self._missing.looks > _UNREADABLE_LOOKS
-        ):
+        if raw.is_final(row):
+            raise RowUnreadable(self.path, row, cause)
+        # In a file that lost its name, rows that were never written are not waited for.
+        if raw.orphaned is not None and not raw.any_from(row):
+            self._check_name(raw)
+        elif waited > _UNREADABLE_SECONDS and self._missing.looks > _UNREADABLE_LOOKS:
             raise RowUnreadable(self.path, row, cause)
         self.retries += 1
         return Step(self._at(row), trouble=cause, facts=self._facts(raw, row, None))
