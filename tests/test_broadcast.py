@@ -824,6 +824,7 @@ class Scripted:
 
     path = Path("scripted.h5")
     outcome: str | None = None
+    checkpoint = None
 
     def __init__(self, items: list) -> None:
         self.items = list(items)

@@ -18,7 +18,7 @@ from h5py import h5f
 
 from streamer import Batch, Follower, Message, Position, RawFile, follow, tail
 
-from .writers import check, io_group, running, wrong_rows
+from .writers import Writer, check, io_group, running, wrong_rows
 
 SEED = 20261122
 NIGHTLY = [pytest.mark.nightly, pytest.mark.timeout(3600)]
@@ -65,9 +65,12 @@ class Campaign:
         self.rows = 0
         self.position = Position(0)
         self.rng = random.Random(seed)
+        self.writer: Writer | None = None
 
     @property
     def going(self) -> bool:
+        # What the writer says has to be read, or it stops once the pipe is full.
+        assert self.writer is None or self.writer.committed
         return self.done < self.number
 
     def moment(self) -> float:
@@ -270,6 +273,7 @@ def test_cancellations(
     before = held()
     with running(kind, path, batch=10, batches=1_000_000, pause=0.002) as writer:
         writer.wait_for(10)
+        campaign.writer = writer
         anyio.run(work, campaign, backend=backend)
         writer.kill()
         committed = writer.committed
