@@ -12,6 +12,7 @@ from pathlib import Path
 
 from streamer.errors import CheckpointError
 from streamer.position import Position
+from writer.superblock import SIGNATURE
 
 __all__ = ["Checkpoint"]
 
@@ -63,6 +64,7 @@ class Checkpoint:
         except FileNotFoundError:
             return None
         except ValueError as error:
+            self._check_own(error)
             damage = f"{self.path}: {error}"
         except OSError as error:
             msg = f"{self.path}: the checkpoint cannot be read: {error.strerror}"
@@ -119,11 +121,22 @@ class Checkpoint:
             written.unlink(missing_ok=True)
         _settle(self.path.parent)
 
+    def _check_own(self, error: ValueError) -> None:
+        """Raise if what is there is no damaged checkpoint, but somebody's data."""
+        with self.path.open("rb") as file:
+            head = file.read(len(SIGNATURE))
+        if head == SIGNATURE:
+            msg = f"{self.path}: an HDF5 file, not a checkpoint; give the checkpoint another name"
+            raise CheckpointError(msg) from error
+
     def _keep_previous(self) -> None:
         """Give what is stored now its second name. A damaged one would cost a good one."""
         try:
             _read(self.path)
-        except (FileNotFoundError, ValueError):
+        except FileNotFoundError:
+            return
+        except ValueError as error:
+            self._check_own(error)
             return
         kept = self._previous.with_name(self._previous.name + ".new")
         try:

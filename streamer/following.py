@@ -102,6 +102,9 @@ class Following:
             on_replace=on_replace,
             rotate_grace=rotate_grace,
         )
+        if checkpoint is not None and self._steps.takes(Path(checkpoint)):
+            msg = f"{checkpoint}: the checkpoint has the name of a file that is followed"
+            raise ValueError(msg)
         self._idle_timeout = idle_timeout
         self._poll = poll
         self._use_hints = hints

@@ -81,6 +81,10 @@ def _start(
 ) -> str | int | Position:
     """Return where to begin, with so many messages of these io_groups."""
     if is_many(path):  # those of the newest run
+        folder = path if path.is_dir() else path.parent
+        if once and not folder.is_dir():
+            msg = f"{folder}: absent"
+            raise NotReady(msg)
         return "beginning" if last is None else -last if last else "end"
     try:
         with RawFile(path) as raw:

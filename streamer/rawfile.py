@@ -218,6 +218,12 @@ class RawFile:
         return status.st_mtime_ns, status.st_size, *self._lengths
 
     @property
+    def closed(self) -> bool:
+        """Whether nobody has it open for writing, as far as its mark says."""
+        superblock = read_superblock(self._open_fd)
+        return superblock is not None and superblock.closed
+
+    @property
     def age(self) -> float:
         """Seconds since the file was last written, by the file system's clock."""
         return time.time() - os.fstat(self._open_fd).st_mtime

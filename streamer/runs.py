@@ -33,7 +33,7 @@ _TRY_SECONDS, _LONGEST_TRY_SECONDS = 0.02, 1.0
 # known may be another run by now, even with the same inode.
 _AGAIN, _AGAIN_SECONDS = 50, 2.0
 # Clocks of two computers differ by less.
-_CLOCKS_SECONDS = 60.0
+_CLOCKS_SECONDS = 24 * 3600.0
 
 
 class Run(NamedTuple):
@@ -102,8 +102,10 @@ class RunFolder:
         self._waiting: list[Run] = []
         # By the time at which they were made, the runs' ids.
         self._known: dict[float, set[str | None]] = {}
-        # Runs that were left before their writers had finished them.
-        self._left: set[float] = set()
+        # The last name under which a run was seen.
+        self._paths: dict[float, Path] = {}
+        # Where runs were left before their writers had finished them.
+        self._left: dict[float, Position] = {}
         self._sign: tuple[int, int] | None = None
         self._sign_since = self._listed = -math.inf
 
@@ -193,15 +195,30 @@ class RunFolder:
         older = {run.path.name for run in self._waiting if run.created <= created}
         return tuple(sorted(older.union(self._unread)))
 
+    def any_before(self, run: Run) -> bool:
+        """Tell whether a run has not been taken that is older than this one."""
+        return any(other < run for other in self._waiting)
+
     def may_hold(self, position: Position) -> bool:
         """Tell whether the run of a position may be a file that cannot be read at present."""
         return position.source in self._unread
 
-    def leave(self, created: float, path: Path) -> None:
-        """Count a run as complete; if it is written after all, the log will say so."""
-        if created not in self._left and path.name in self._names:
-            self._left.add(created)
+    def renamed(self, start: object) -> Path | None:
+        """Return the name that the run of a position has now; None if it is not there."""
+        if not isinstance(start, Position) or start.created is None:
+            return None
+        path = self._paths.get(start.created)
+        return path if path is not None and path.name in self._names else None
+
+    def leave(self, position: Position, path: Path) -> None:
+        """Count a run as complete; if it is written after all, it is to be taken once more."""
+        if path.name in self._names:
+            self._left[position.created or 0.0] = position
             self._names[path.name].changed = _changed(path) or -1
+
+    def left_at(self, run: Run) -> Position | None:
+        """Return where a run was left; None if it was not begun."""
+        return self._left.pop(run.created, None)
 
     def forget(self, path: Path) -> None:
         """Look anew at a file, which is another run now."""
@@ -269,14 +286,17 @@ class RunFolder:
         del self._unread[name]
 
     def _add(self, run: Run) -> None:
+        self._paths[run.created] = run.path
         if not self._is_known(run):
             self._known.setdefault(run.created, set()).add(run.run_id)
             heapq.heappush(self._waiting, run)
-        elif run.created in self._left:
-            self._left.discard(run.created)
+        elif run.created in self._left and all(
+            waiting.created != run.created for waiting in self._waiting
+        ):
+            heapq.heappush(self._waiting, run)
             logger.warning(
-                "%s: was written after it had counted as complete; what came then is not "
-                "given. To wait for it, give files a longer rotate_grace",
+                "%s: was written after it had counted as complete; the rest is given out of its "
+                "turn. To wait for it, give files a longer rotate_grace",
                 run.path,
             )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import logging
 import math
 import os
@@ -76,7 +77,7 @@ class Sequence:
         self._lock = threading.Lock()
         self._closed = False
         self._runs = _runs_of(os.fspath(source))
-        self._begun = False
+        self._begun = self._warned = False
         self._last: Run | None = None
         self._files: list[Steps] = []
         self._oldest = 0  # of those that are open
@@ -98,6 +99,12 @@ class Sequence:
         # The link itself does not change when the file behind it does.
         target = self.path.resolve()
         return target.parent, _literally(target.name)
+
+    def takes(self, path: Path) -> bool:
+        """Tell whether a file of this name would be followed."""
+        folder, pattern = self.watched
+        same = path.absolute().parent.resolve() == folder.resolve()
+        return same and fnmatch.fnmatchcase(path.name, pattern)
 
     @property
     def ahead(self) -> int:
@@ -138,16 +145,28 @@ class Sequence:
                 except FileReplaced as error:
                     return self._replaced(place, error)
                 if waiting is not None:
+                    self._warn(waiting)
                     return waiting
             step = self._step(place)
             return step if self._runs is None else self._with_others(step, self._runs)
+
+    def _warn(self, waiting: Step) -> None:
+        """Say once what is waited for; but not that a large folder takes its time."""
+        told = self._begun or (self._runs is not None and self._runs.trouble is not None)
+        if told and not (self._warned or self._files or waiting.outcome):
+            self._warned = True
+            logger.warning("%s; waiting for it", waiting.trouble)
 
     def _with_others(self, step: Step, runs: RunFolder) -> Step:
         """Say of the files that are not being read what a position has to know."""
         if step.facts is None:
             return step
+        # One that is known to follow, and has not been begun, is none of them.
+        self._newest = max(self._newest, step.facts.created)
         newest = None if self._newest <= step.facts.created else self._newest
         others = runs.passed_over(max(self._newest, step.facts.created))
+        taken = (steps.path.name for steps in self._files[step.place.file + 1 :])
+        others = tuple(sorted({*others, *taken}))
         return step._replace(facts=step.facts._replace(newest=newest, passed_over=others))
 
     def _step(self, place: Place) -> Step:
@@ -158,6 +177,8 @@ class Sequence:
         try:
             step = steps.step(place.row)
         except FileReplaced as error:
+            if place.row is None and self._found_again(place.file):
+                return Step(place)
             if self._runs is None or not error.drained:
                 return self._replaced(place, error)
             step = Step(place)  # in a folder, it may have another name now
@@ -204,7 +225,7 @@ class Sequence:
         start = self._choice.start
         if isinstance(start, Position) and not self._begun:
             self._runs.skip_before = start.created or 0.0
-            self._runs.wanted = start.passed_over
+            self._runs.wanted = (*start.passed_over, start.source or "")
         through = self._runs.look(_LOOKING_SECONDS)
         if self._runs.trouble is not None:
             return Step(place, trouble=self._runs.trouble)
@@ -222,8 +243,8 @@ class Sequence:
         if run is None:
             outcome = "end" if self._choice.until == "end" else None
             return Step(place, outcome=outcome, trouble=f"{self.path}: no raw file in it yet")
-        choice = self._choice._replace(start=begin or Position(0, run.created, run.run_id))
-        self._newest = max(self._newest, run.created)
+        begin = begin or self._runs.left_at(run) or Position(0, run.created, run.run_id)
+        choice = self._choice._replace(start=begin)
         self._files.append(Steps(run.path, choice, len(self._files)))
         return None
 
@@ -245,24 +266,44 @@ class Sequence:
 
     def _at_the_end(self, steps: Steps, step: Step) -> Step:
         """Go on with the next run, if this one has nothing more to give."""
+        assert self._runs is not None
         place = step.place
         if place.row is None:
             if steps.identity is None and not steps.path.exists():
+                if self._found_again(place.file):
+                    return step
                 reason = f"{steps.path}: was removed before it was read"
                 return self._replaced(place, FileReplaced(reason))
             return step
         if step.outcome == "end" and steps.identity is not None and self._last is not None:
-            if (steps.identity.created or 0.0) >= self._last.created:
+            # After the last one, those that were passed over, if it needs no place any more.
+            after_last = (steps.identity.created or 0.0) >= self._last.created
+            if after_last and not (steps.finished and self._runs.any_before(self._last)):
                 return step
-        elif step.outcome != "finished" and not self._is_over(steps, place):
+        if step.outcome == "end" and not steps.finished and not self._is_over(steps, place):
+            # What its writer still has for it would be lost to who goes on from a later run.
+            return step if steps.has_grown(place.row) else step._replace(outcome=None)
+        if step.outcome is None and not self._is_over(steps, place):
             return step
-        outcome, step = step.outcome, step._replace(outcome=None)  # of the file alone
         if not self._has(place.file + 1):
-            return step
-        if outcome is None and self._runs is not None and steps.identity is not None:
-            created = steps.identity.created or 0.0
-            self._runs.leave(created, steps.path)
+            return step if step.outcome == "end" else step._replace(outcome=None)
+        outcome, step = step.outcome, step._replace(outcome=None)  # of the file alone
+        if outcome != "finished" and steps.identity is not None:
+            self._runs.leave(steps.identity.at(place.row), steps.path)
         return step._replace(place=Place(place.file + 1, None), trouble=None)
+
+    def _found_again(self, number: int) -> bool:
+        """Look for a run that has not been begun under another name."""
+        if self._runs is None:
+            return False
+        self._runs.look(_LOOKING_SECONDS)
+        steps = self._files[number]
+        path = self._runs.renamed(steps.choice.start)
+        if path is None or path == steps.path:
+            return False
+        steps.close()
+        self._files[number] = Steps(path, steps.choice, number)
+        return True
 
     def _is_over(self, steps: Steps, place: Place) -> bool:
         """Tell whether a file that a newer one has followed will have no more rows."""
@@ -290,13 +331,16 @@ def is_many(source: str | os.PathLike[str]) -> bool:
     path = Path(source)
     if path.is_dir() or os.fspath(source).endswith(os.sep):
         return True
-    return any(sign in path.name for sign in "*?[") and not path.exists()
+    return any(sign in str(path) for sign in "*?[") and not path.exists()
 
 
 def _runs_of(source: str) -> RunFolder | None:
     if not is_many(source):
         return None
     path = Path(source)
+    if any(sign in str(path.parent) for sign in "*?[") and not path.parent.exists():
+        msg = f"{source}: a pattern may stand in the name of the files only, not in the folder's"
+        raise ValueError(msg)
     if path.is_dir() or source.endswith(os.sep):
         return RunFolder(path)
     return RunFolder(path.parent, path.name)

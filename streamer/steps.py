@@ -165,7 +165,7 @@ class Steps:
         self.number = number
         #: How often it looked at rows that it had seen announced and could not read.
         self.retries = 0
-        self._choice = choice
+        self.choice = choice
         self._after = after
         self._raw: RawFile | None = None
         self._warned = False
@@ -174,6 +174,7 @@ class Steps:
         self._stop: int | None = None
         self._missing: _Missing | None = None
         self._orphaned: float | None = None
+        self._settling: float | None = None
         self._newest_due = 0.0
         self._last_seconds: int | None = None
         self._seen: tuple[int, ...] = ()
@@ -206,6 +207,8 @@ class Steps:
             raw = self._opened()
             announced = raw.look()
             if row is None:
+                if not self._has_settled(raw):
+                    return Step(self._at(None))
                 row = self._begin(raw)
             stop = announced if self._stop is None else min(announced, self._stop)
             if row < stop:
@@ -226,6 +229,15 @@ class Steps:
     def ends_before(self, row: int) -> bool:
         """Tell whether no row from this one on is there, whatever is announced."""
         return self._raw is not None and not self._raw.any_from(row)
+
+    @property
+    def finished(self) -> bool:
+        """Whether its writer has ended the run and said so."""
+        return self._raw is not None and self._raw.finished
+
+    def has_grown(self, row: int) -> bool:
+        """Tell whether there are rows from this one on, which were not there at the first look."""
+        return self._raw is not None and min(self._raw.lengths) > row and self._raw.any_from(row)
 
     @property
     def identity(self) -> Position | None:
@@ -249,11 +261,26 @@ class Steps:
             logger.warning("%s; waiting for it", error)
         return Step(self._at(row), trouble=str(error))
 
+    def _has_settled(self, raw: RawFile) -> bool:
+        """Tell whether the end of a file that was just closed can be known.
+
+        Rows without a message, or of io_group 0, count only once they are sure to stay so.
+        """
+        start = self.choice.start
+        counts = start == "end" or self.choice.until == "end" or (type(start) is int and start < 0)
+        if self._first is not None or not counts:
+            return True
+        if len(raw) == min(raw.lengths) or not raw.closed:
+            return True
+        now = time.monotonic()
+        self._settling = self._settling or now
+        return now - self._settling > 2 * _LATE_SECONDS
+
     def _begin(self, raw: RawFile) -> int:
         """Find the first row. Once for all: a step that is repeated gives the same."""
         if self._first is None:
             now = len(raw)
-            start, until = self._choice.start, self._choice.until
+            start, until = self.choice.start, self.choice.until
             if self._after is not None and _is_same(raw, self._after):
                 first = self._after.row
             elif isinstance(start, Position):
@@ -276,26 +303,26 @@ class Steps:
         """Make sure that a position is one of this very file."""
         reason = None
         if position.created is not None and position.created != raw.created:
-            reason = f"made at {raw.created}, and the position's file at {position.created}"
+            reason = f"it was made at {raw.created}, and the position's file at {position.created}"
         # One that cannot be read, or that is not stated, is no proof of another run.
         elif None not in (position.run_id, raw.run_id) and position.run_id != raw.run_id:
-            reason = f"of run {raw.run_id}, and the position of run {position.run_id}"
-        elif position.anchor_row is not None and position.row > len(raw):
+            reason = f"it is of run {raw.run_id}, and the position of run {position.run_id}"
+        elif position.anchor_row is not None and position.row > min(raw.lengths):
             # Of one that was given nothing, the row may still be to come.
-            reason = f"has {len(raw)} rows, and the position is row {position.row}"
+            reason = f"it has {min(raw.lengths)} rows, and the position is row {position.row}"
         elif position.anchor_row is not None:
             anchor = raw.read(position.anchor_row, position.anchor_row + 1)[0]
             if anchor_of(anchor) != position.anchor:
-                reason = f"has another message in row {position.anchor_row}"
+                reason = f"it has another message in row {position.anchor_row}"
         if reason is not None:
-            msg = f"{self.path}: not the file that the position is of: it is {reason}"
+            msg = f"{self.path}: not the file that the position is of: {reason}"
             raise FileReplaced(msg)
         return position.row
 
     def _read(self, raw: RawFile, row: int, stop: int) -> Step:
         # Few enough rows for the processor's cache, and for a memory that is bounded.
         stop = min(stop, row + _STEP_ROWS)
-        found = raw.read_some(row, stop, self._choice.max_bytes, self._choice.wanted)
+        found = raw.read_some(row, stop, self.choice.max_bytes, self.choice.wanted)
         # If it was started again just now, these may be rows of another run.
         raw.check_same()
         read = found.stop - row
@@ -311,7 +338,7 @@ class Steps:
     def _stopped(self, row: int) -> str | None:
         if self._stop is None or row < self._stop:
             return None
-        return "end" if self._choice.until == "end" else "row"
+        return "end" if self.choice.until == "end" else "row"
 
     def _unreadable(self, raw: RawFile, row: int, cause: str) -> Step:
         """Give up on a row that stays as it is; otherwise it is tried again."""

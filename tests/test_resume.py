@@ -203,3 +203,35 @@ def test_a_folder_resumes_across_runs(way: str, tmp_path: Path, state: Path):
         with live(way, tmp_path / "runs", checkpoint=state, until="end") as run:
             given += [(found.source.name, found.row) for found in run.end()]
     assert given == [(f"{number}.h5", row) for number in range(3) for row in range(5)]
+
+
+def test_a_checkpoint_under_the_name_of_the_file(path: Path):
+    """Also of one that is still to come: it would take its place."""
+    with pytest.raises(ValueError, match="the name of a file that is followed"):
+        tail(path, checkpoint=path)
+
+
+def test_a_raw_file_is_no_damaged_checkpoint(path: Path, tmp_path: Path):
+    """Nobody is told to remove data."""
+    write(tmp_path / "other.h5", 3)
+    with pytest.raises(CheckpointError, match="an HDF5 file, not a checkpoint"):
+        tail(path, checkpoint=tmp_path / "other.h5")
+
+
+@pytest.mark.parametrize("options", [{"start": -2}, {"start": -2, "until": "end"}], ids=str)
+def test_rows_of_io_group_0_just_written(options: dict, way: str, path: Path):
+    """What larpix-control writes by default is counted, also right after the close."""
+    with RawWriter(path) as out:
+        out.append([b"first", b"second", b"third"])
+    with live(way, path, **options) as run:
+        assert [found.data for found in run.end()] == [b"second", b"third"]
+
+
+def test_resumed_right_after_the_close(way: str, path: Path):
+    """A position in a file that was closed just now is right, whatever its rows look like."""
+    with RawWriter(path) as out:
+        out.append([b"first", b"second", b"third"])
+        with live("tail", path, until=2) as run:
+            run.end()
+    with live(way, path, start=run.follower.position) as run:
+        assert [found.data for found in run.end()] == [b"third"]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from streamer import FileReplaced, Gap, Position, WriterStalled, tail
+from streamer import CheckpointError, FileReplaced, Gap, Position, WriterStalled, tail
 from streamer.errors import RowUnreadable
 from streamer.opening import look_at_meta
 from writer import RawWriter
@@ -159,17 +159,106 @@ def test_a_torn_tail_holds_up_nobody(way: str, runs: Path, tmp_path: Path):
         assert given(run.messages) == rows("1.h5", range(5)) + rows("2.h5", range(5))
 
 
-def test_rows_that_come_too_late_are_told(way: str, runs: Path, caplog):
-    """A file that goes on after it has counted as complete is named in the log."""
+def test_rows_that_come_too_late_are_given_out_of_their_turn(way: str, runs: Path, caplog):
+    """A file that goes on after it has counted as complete is taken again, where it was left."""
     with live(way, runs, rotate_grace=0.1) as run, foreign(runs / "1.h5", 5) as file:
         run.has(5)
         write(runs / "2.h5", 5)
         run.has(10)
         enlarge(file, 9)
         fill(file, 5, 9)
-        run.until(lambda: "was written after it had counted as complete" in caplog.text)
-        assert str(runs / "1.h5") in caplog.text
-        assert len(run.messages) == 10
+        run.has(14)
+        assert f"{runs / '1.h5'}: was written after it had counted as complete" in caplog.text
+        assert given(run.messages[10:]) == rows("1.h5", range(5, 9))
+
+
+def test_a_live_run_is_not_lost_to_an_older_one_that_is_moved_in(way: str, runs: Path):
+    """It is gone on with after the other, however long its writer has paused."""
+    write(runs / "aside", 5)
+    with RawWriter(runs / "live.h5") as out, live(way, runs, rotate_grace=0.1) as run:
+        append(out, 0, 5)
+        run.has(5)
+        (runs / "aside").rename(runs / "older.h5")
+        run.has(10)
+        append(out, 5, 9)
+        run.has(14)
+        assert given(run.messages) == (
+            rows("live.h5", range(5)) + rows("older.h5", range(5)) + rows("live.h5", range(5, 9))
+        )
+
+
+def test_a_run_that_is_renamed_before_it_is_read(way: str, runs: Path):
+    """It is given under its new name."""
+    with live(way, runs, rotate_grace=60) as run, RawWriter(runs / "1.h5") as out:
+        append(out, 0, 3)
+        run.has(3)
+        write(runs / "2.h5", 3)
+        run.until(lambda: run.follower._steps.ahead)
+        (runs / "2.h5").rename(runs / "moved.h5")
+        out.close()
+        run.has(6)
+        assert given(run.messages) == rows("1.h5", range(3)) + rows("moved.h5", range(3))
+
+
+def test_a_run_that_is_known_and_not_begun_is_not_done(way: str, runs: Path, tmp_path: Path):
+    """Who goes on from a position in the run before it is given all of it."""
+    state = tmp_path / "state.json"
+    for name in ("1.h5", "2.h5"):
+        with foreign(runs / name, 3):
+            pass
+    with live(way, runs, checkpoint=state, rotate_grace=60) as run:
+        run.has(3)
+        run.until(lambda: run.follower._steps.ahead)
+    with live(way, runs, checkpoint=state, rotate_grace=0.1) as run:
+        run.has(3)
+        assert given(run.messages) == rows("2.h5", range(3))
+
+
+def test_a_job_waits_for_a_run_that_may_go_on(way: str, runs: Path, tmp_path: Path):
+    """A run that its writer has not finished is not left before it has been still."""
+    state = tmp_path / "state.json"
+    options = {"checkpoint": state, "until": "end", "rotate_grace": 1.0}
+    with foreign(runs / "1.h5", 3) as file:
+        write(runs / "2.h5", 3)
+        with live(way, runs, **options) as run:
+            run.has(3)
+            enlarge(file, 6)
+            fill(file, 3, 6)
+            assert given(run.end()) == rows("1.h5", range(3))
+    with live(way, runs, **options) as run:
+        assert given(run.end()) == rows("1.h5", range(3, 6)) + rows("2.h5", range(3))
+
+
+def test_a_job_gives_what_was_passed_over(way: str, runs: Path, tmp_path: Path):
+    """A run that could not be read the last time is given when it can be."""
+    state = tmp_path / "state.json"
+    write(runs / "1.h5", 3)
+    whole = (runs / "1.h5").read_bytes()
+    (runs / "1.h5").write_bytes(b"")
+    write(runs / "2.h5", 3)
+    options = {"checkpoint": state, "until": "end"}
+    with live(way, runs, **options) as run:
+        assert given(run.end()) == rows("2.h5", range(3))
+    (runs / "1.h5").write_bytes(whole)
+    with live(way, runs, **options) as run:
+        assert given(run.end()) == rows("1.h5", range(3))
+    with live(way, runs, **options) as run:
+        assert run.end() == []
+
+
+@pytest.mark.parametrize("name", ["raw.h5", "new.h5"])
+def test_a_checkpoint_under_the_name_of_a_run(name: str, runs: Path):
+    """It would take the place of data."""
+    write(runs / "raw.h5", 3)
+    errors = (ValueError, CheckpointError)
+    with pytest.raises(errors, match="the name of a file that is followed|an HDF5 file"):
+        tail(runs, checkpoint=runs / name)
+
+
+def test_a_pattern_in_the_name_of_a_folder(tmp_path: Path):
+    """Files of several folders are not followed."""
+    with pytest.raises(ValueError, match="in the name of the files only"):
+        tail(tmp_path / "run*" / "raw.h5")
 
 
 # ------------------------------------------------------------------------- what is a run
@@ -441,7 +530,7 @@ def test_old_runs_are_not_opened_for_a_position(runs: Path, opened: list[Path]):
     """What was last written long before the position's run was made costs no look into it."""
     for number in range(20):
         write(runs / f"{number}.h5", 1)
-        os.utime(runs / f"{number}.h5", times=(0, time.time() - 7200))
+        os.utime(runs / f"{number}.h5", times=(0, time.time() - 2 * 24 * 3600))
     write(runs / "new.h5", 3)
     with live("tail", runs / "new*", until="end", start=-1) as run:
         run.end()
