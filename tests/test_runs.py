@@ -251,7 +251,7 @@ def test_a_checkpoint_under_the_name_of_a_run(name: str, runs: Path):
     """It would take the place of data."""
     write(runs / "raw.h5", 3)
     errors = (ValueError, CheckpointError)
-    with pytest.raises(errors, match="the name of a file that is followed|an HDF5 file"):
+    with pytest.raises(errors, match=r"the name of a file that is followed|an HDF5 file"):
         tail(runs, checkpoint=runs / name)
 
 

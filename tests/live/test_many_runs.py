@@ -23,7 +23,7 @@ STOCK, OURS, MORE, NEW = 50_000, 10_000, 30_000, 90_000
 # So long the new ones are written, of which the last two overlap.
 NEW_RUNS = {"batch": 5, "batches": 60, "pause": 0.04}
 NEW_ROWS = 300
-OLD_SECONDS = 3600.0
+OLD_SECONDS = 2 * 24 * 3600.0
 
 
 def write_old(folder: Path, runs: int) -> None:
