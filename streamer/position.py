@@ -104,7 +104,7 @@ class Position:
             If the text is something else.
         """
         try:
-            fields: dict[str, Any] = json.loads(text)
+            fields: dict[str, Any] = dict(json.loads(text))
             # JSON knows lists only.
             return cls(**fields | {"passed_over": tuple(fields.get("passed_over", ()))})
         except (TypeError, ValueError) as error:

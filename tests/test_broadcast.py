@@ -3,12 +3,10 @@
 import asyncio
 import gc
 import random
-import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import anyio
 import numpy as np
@@ -23,7 +21,6 @@ from streamer.errors import FileReplaced, StreamError, WriterStalled
 from streamer.waiting import QUEUES, Entry, Failure
 from writer import RawWriter
 
-from .bench.files import RANGE, fill
 from .live.writers import io_group, message, running, wrong_rows
 
 BACKENDS = ["asyncio", "trio"]
@@ -1112,29 +1109,3 @@ def test_random_consumers_of_a_live_file(rounds: int, backend: str, tmp_path: Pa
 
 
 # --------------------------------------------------------------------------------- speed
-
-
-@pytest.mark.nightly
-def test_ten_subscribers_cost_little_more_than_one(backend: str):
-    """The processor's time for a file in batches, for ten against one: at most 1.5 times."""
-    rows = 75 * RANGE
-
-    async def consume(subscription: Subscription) -> int:
-        return sum([len(batch) async for batch in subscription])
-
-    async def main(number: int) -> None:
-        async with broadcast(follow(path)) as hub, anyio.create_task_group() as tasks:
-            for _ in range(number):
-                tasks.start_soon(consume, hub.subscribe())
-        assert hub.follower.stats.rows == rows
-
-    def seconds(number: int) -> float:
-        begun = time.process_time()
-        anyio.run(main, number, backend=backend)
-        return time.process_time() - begun
-
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / "raw.h5"
-        fill(path, 40, rows, ours=True)
-        pairs = [(seconds(1), seconds(10)) for _ in range(6)][1:]
-    assert float(np.median([ten / one for one, ten in pairs])) <= 1.5
