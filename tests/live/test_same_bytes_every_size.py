@@ -118,6 +118,6 @@ def test_messages_compare_as_they_were_written(kind: str, tmp_path: Path):
     path = tmp_path / "raw.h5"
     WRITERS[kind](path, contents)
     with RawFile(path) as file:
-        got = [tuple(msg) for msg in file.read(0, len(file))]
+        got = [msg[:3] for msg in file.read(0, len(file))]
     msgs, groups, _ = contents
     assert got == list(zip(range(len(msgs)), groups, msgs, strict=True))
