@@ -7,22 +7,21 @@ messages come from the file, see :mod:`streamer.heap`.
 from __future__ import annotations
 
 import os
-import zlib
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
-from h5py import h5d, h5z
-from h5py._objects import phil
+from h5py import h5d
 from numpy.typing import NDArray
 
-from streamer.handle import Announced, Handle, announces
+from streamer.announced import Announced, announced_lengths
+from streamer.chunks import FILTERS, Column, TornChunk
+from streamer.handle import Handle
 from streamer.heap import REFERENCE, Marks, Payloads, gather
 from writer.layout import IO_GROUPS, MSG_HEADERS, MSGS
 from writer.superblock import Superblock, read_superblock
 
-__all__ = ["BLANK", "DirectRows", "Loaded", "TornChunk", "narrowed"]
+__all__ = ["BLANK", "DirectRows", "Loaded", "narrowed"]
 
 
 class Loaded(NamedTuple):
@@ -43,101 +42,6 @@ class Loaded(NamedTuple):
 
 #: Why a row is not there that looks as HDF5 shows rows that are not written yet.
 BLANK = "empty or of io_group 0, as HDF5 shows rows that are not written yet"
-
-
-class TornChunk(Exception):
-    """Raised when a chunk was read while it was being written. Reading again helps."""
-
-
-class _Column:
-    """A one-dimensional chunked dataset, read past the library's chunk cache."""
-
-    def __init__(self, dataset: h5d.DatasetID, dtype: np.dtype[Any]) -> None:
-        self.dataset = dataset
-        self._dtype = dtype
-        plan = dataset.get_create_plist()
-        self._rows = plan.get_chunk()[0]
-        # In the order in which they are undone.
-        self._filters = [plan.get_filter(k)[0] for k in range(plan.get_nfilters())][::-1]
-        # The last chunk undone: consecutive ranges meet in the middle of one.
-        self._last: tuple[int, bytes, bytes] | None = None
-
-    def read(self, start: int, stop: int) -> tuple[NDArray[Any], str | None]:
-        """Return the rows ``[start, stop)``, zeros where nothing has been written.
-
-        They end before the first chunk that cannot be read; then also say why.
-        """
-        chunks = range(start // self._rows * self._rows, stop, self._rows)
-        parts, cause = [], None
-        for first in chunks:
-            try:
-                parts.append(self._chunk(first))
-            except (OSError, RuntimeError, KeyError, ValueError, TornChunk) as error:
-                if not self.dataset.valid:  # another reader has closed the handle
-                    raise
-                cause = f"the chunk of rows {first} to {first + self._rows - 1}: {error}"
-                break
-        rows = np.frombuffer(b"".join(parts), self._dtype)
-        return rows[start - chunks.start : stop - chunks.start], cause
-
-    def _chunk(self, first: int) -> bytes:
-        try:
-            with phil:  # the lock of h5py, which 3.14 forgets here: another thread crashes it
-                skipped, stored = self.dataset.read_direct_chunk((first,))
-        except (OSError, RuntimeError, ValueError, MemoryError):
-            # Of a chunk that is not there h5py may ask any size, and for memory to hold it.
-            if self.dataset.get_chunk_info_by_coord((first,)).byte_offset is None:
-                return bytes(self._rows * self._dtype.itemsize)
-            raise
-        if not self._filters:
-            return bytes(stored)
-        if self._last is not None and self._last[:2] == (first, stored):
-            return self._last[2]
-        rows = self._undone(stored, skipped)
-        self._last = first, stored, rows
-        return rows
-
-    def _undone(self, stored: bytes, skipped: int) -> bytes:
-        size = self._rows * self._dtype.itemsize
-        for number, kind in enumerate(self._filters):
-            if skipped >> (len(self._filters) - 1 - number) & 1:
-                continue
-            try:
-                stored = _UNDO[kind](stored, self._dtype.itemsize)
-            except (zlib.error, ValueError) as error:
-                raise TornChunk(str(error)) from error
-        if len(stored) != size:
-            msg = f"{len(stored)} bytes in a chunk of {size}"
-            raise TornChunk(msg)
-        return stored
-
-
-def _unshuffled(stored: bytes, itemsize: int) -> bytes:
-    # The remainder of a chunk that is no whole number of items is stored as it is.
-    whole = len(stored) // itemsize * itemsize
-    planes = np.frombuffer(stored[:whole], np.uint8).reshape(itemsize, -1)
-    return planes.T.tobytes() + stored[whole:]
-
-
-def _checked(stored: bytes, itemsize: int) -> bytes:
-    """Check and remove the Fletcher checksum, as H5_checksum_fletcher32 makes it."""
-    data, found = stored[:-4], int.from_bytes(stored[-4:], "little")
-    words = np.frombuffer(data + b"\0" * (len(data) % 2), ">u2").astype(np.uint64)
-    weights = np.arange(len(words), 0, -1, dtype=np.uint64)
-    # One's complement sums: 0 and 65535 are the same.
-    low = int(words.sum()) % 65535
-    high = int((words * weights % 65535).sum()) % 65535
-    if (found & 0xFFFF) % 65535 != low or (found >> 16) % 65535 != high:
-        msg = "checksum of a chunk does not fit"
-        raise ValueError(msg)
-    return data
-
-
-_UNDO: dict[int, Callable[[bytes, int], bytes]] = {
-    h5z.FILTER_DEFLATE: lambda stored, _: zlib.decompress(stored),
-    h5z.FILTER_SHUFFLE: _unshuffled,
-    h5z.FILTER_FLETCHER32: _checked,
-}
 
 
 def narrowed(
@@ -177,10 +81,13 @@ class DirectRows:
         self._handle = handle
         self._fd = fd
         self.meta = handle.meta
-        self._msgs = _Column(handle.msgs, REFERENCE)
-        self._headers = _Column(handle.headers, handle.headers.dtype)
+        self._msgs = Column(handle.msgs, REFERENCE, fd)
+        self._headers = Column(handle.headers, handle.headers.dtype, fd)
         self._marks: Marks = {}
         self._seen: Announced | None = None
+        self._announced = (0, 0)
+        # A writer of this project only adds rows: a chunk stays where it is.
+        self._only_grows = handle.meta.finished is not None
 
     @staticmethod
     def can_read(file: h5py.File, superblock: Superblock) -> bool:
@@ -195,7 +102,7 @@ class DirectRows:
             plan = file[name].id.get_create_plist()
             if plan.get_layout() != h5d.CHUNKED:
                 return False
-            if any(plan.get_filter(k)[0] not in _UNDO for k in range(plan.get_nfilters())):
+            if any(plan.get_filter(k)[0] not in FILTERS for k in range(plan.get_nfilters())):
                 return False
         return True
 
@@ -217,11 +124,29 @@ class DirectRows:
         announced
             What :meth:`peek` returned just before, if it was called.
         """
+        if announced is not None and (lengths := self._grown(announced)) is not None:
+            self._seen, self._announced = announced, lengths
+            return lengths
         self._seen = None
         lengths = self._handle.refresh()
-        if announced is not None and announces(announced, lengths):
-            self._seen = announced
+        if announced is not None and announced.states(lengths):
+            self._seen, self._announced = announced, lengths
         return lengths
+
+    def _grown(self, announced: Announced) -> tuple[int, int] | None:
+        """Return how many rows are announced now, if they can be read without a refresh.
+
+        That takes a third of a millisecond, which is most of what a live message waits for.
+        """
+        if self._seen is None or not self._only_grows:
+            return None
+        lengths = announced_lengths(announced, self._seen, self._announced)
+        if lengths is None or any(
+            now < then for now, then in zip(lengths, self._announced, strict=True)
+        ):
+            return None
+        last = min(lengths) - 1
+        return lengths if self._msgs.holds(last) and self._headers.holds(last) else None
 
     def headers(self, start: int, stop: int) -> NDArray[Any]:
         """Read message headers."""

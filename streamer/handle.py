@@ -18,10 +18,11 @@ import h5py
 from h5py import h5d, h5f, h5o, h5p
 from h5py._objects import phil
 
+from streamer.announced import Announced, read_announced
 from streamer.heap import is_sound
 from writer.layout import MSG_HEADERS, MSGS, Meta
 
-__all__ = ["Announced", "GuardedFile", "Handle", "announces", "open_unlocked"]
+__all__ = ["GuardedFile", "Handle", "open_unlocked"]
 
 # Beside a writer, HDF5 reads a piece of metadata again if its checksum does not fit, by default
 # 100 times, and sleeps in between: a nanosecond, then each time twice as long. With one damaged
@@ -75,26 +76,6 @@ def _bound_attempts(access: h5p.PropFAID) -> None:
     with phil:
         set_attempts = ctypes.CDLL(h5p.__file__).H5Pset_metadata_read_attempts
         set_attempts(ctypes.c_int64(access.id), ctypes.c_uint(_READ_ATTEMPTS))
-
-
-#: The beginnings of the object headers of ``msgs`` and ``msg_headers``, as they are in the file.
-Announced = tuple[bytes, bytes]
-
-# The dataspace is the first message of a dataset's object header.
-_OBJECT_HEADER_BYTES = 256
-
-
-def announces(announced: Announced, lengths: tuple[int, int]) -> bool:
-    """Tell whether these object headers announce so many rows.
-
-    A dataspace is stored as its length and its maximal length, which is unlimited (HDF5 File
-    Format Specification, IV.A.2.b). If HDF5 has moved it elsewhere, this is false.
-    """
-    unlimited = b"\xff" * 8
-    return all(
-        length.to_bytes(8, "little") + unlimited in header
-        for header, length in zip(announced, lengths, strict=True)
-    )
 
 
 class GuardedFile(io.RawIOBase):
@@ -203,12 +184,11 @@ class Handle:
         self.users = 1
         self.msgs: h5d.DatasetID = h5d.open(file.id, MSGS.encode())
         self.headers: h5d.DatasetID = h5d.open(file.id, MSG_HEADERS.encode())
-        self._places = [h5o.get_info(dataset).addr for dataset in (self.msgs, self.headers)]
+        self._places = (h5o.get_info(self.msgs).addr, h5o.get_info(self.headers).addr)
 
     def announced(self, fd: int) -> Announced:
         """Return the bytes with which the file announces rows now; cheap, and without HDF5."""
-        msgs, headers = (os.pread(fd, _OBJECT_HEADER_BYTES, place) for place in self._places)
-        return msgs, headers
+        return read_announced(fd, self._places)
 
     @classmethod
     def find(cls, fd: int) -> Handle | None:

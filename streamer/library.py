@@ -16,8 +16,9 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from streamer.announced import Announced
 from streamer.direct import BLANK, Loaded, narrowed
-from streamer.handle import Announced, GuardedFile
+from streamer.handle import GuardedFile
 from streamer.heap import Payloads
 from writer.layout import IO_GROUPS, MSG_HEADERS, MSGS, Meta
 
@@ -55,7 +56,7 @@ class LibraryRows:
     def peek(self) -> Announced | None:
         """Return what changes with the file; None if all is as it was; as of DirectRows."""
         status = os.fstat(self._fd)
-        sign = (status.st_mtime_ns.to_bytes(8, "little"), status.st_size.to_bytes(8, "little"))
+        sign = Announced(*(k.to_bytes(8, "little") for k in (status.st_mtime_ns, status.st_size)))
         # Within the same tick of a coarse clock it may have been written again.
         still = time.time() - status.st_mtime > _COARSE_SECONDS
         return None if still and sign == self._seen else sign

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import h5py
 
-from streamer.direct import DirectRows, TornChunk
+from streamer.chunks import TornChunk
+from streamer.direct import DirectRows
 from streamer.errors import NotReady
 from streamer.handle import GuardedFile, Handle, open_unlocked
 from streamer.library import LibraryRows

@@ -23,7 +23,6 @@ from streamer.errors import (
     RowUnreadable,
     StreamError,
 )
-from streamer.handle import announces
 from streamer.library import LibraryRows
 from streamer.opening import TRANSIENT, open_descriptor, open_rows, read_meta_anew
 from streamer.retry import Patience
@@ -279,7 +278,7 @@ class RawFile:
             raise FileReplaced(msg)
         self._announced = announced
         self._counted = self._committed == announced
-        if settled and announces(peeked, self._lengths):
+        if settled and peeked.states(self._lengths):
             self._final_below = announced
         return announced
 
