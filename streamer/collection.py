@@ -6,20 +6,17 @@ See :mod:`streamer.heap` for what a collection is.
 from __future__ import annotations
 
 import os
-import struct
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from streamer.heap_format import HEADER, OBJECT, PAGE_BYTES, SIGNATURE, span
+
 __all__ = ["Collection", "crossed"]
 
-_PAGE_BYTES = 4096
 _COLLECTION_BYTES = 64 * 1024
-_OBJECT = struct.Struct("<H6xQ")
-_HEADER = _OBJECT.size
-_SIGNATURE = b"GCOL\x01"
 
 
 class Collection:
@@ -36,32 +33,32 @@ class Collection:
     """
 
     def __init__(self, fd: int, address: int, length: int) -> None:
-        head = os.pread(fd, _HEADER, address)
-        size = int.from_bytes(head[8:16], "little") if head[:5] == _SIGNATURE else 0
+        head = os.pread(fd, HEADER, address)
+        size = int.from_bytes(head[8:16], "little") if head[:5] == SIGNATURE else 0
         there = max(0, os.fstat(fd).st_size - address)
         # A large message has a collection of its own, which has to say so first.
-        sought = length + 4 * _HEADER if length + 4 * _HEADER <= size else 0
+        sought = length + 4 * HEADER if length + 4 * HEADER <= size else 0
         self.data = os.pread(
             fd, min(max(sought, _COLLECTION_BYTES), size or there, there), address
         )
         self.address = address
         self.size = size
         #: The object behind the one that was looked at last: its index and its place.
-        self.next = (1, _HEADER)
+        self.next = (1, HEADER)
 
     @cached_property
     def places(self) -> dict[int, int]:
         """Where each object is, by its index, up to the first that is damaged."""
         found: dict[int, int] = {}
-        place, last = _HEADER, 0
-        while place + _HEADER <= len(self.data):
-            index, length = _OBJECT.unpack_from(self.data, place)
+        place, last = HEADER, 0
+        while place + HEADER <= len(self.data):
+            index, length = OBJECT.unpack_from(self.data, place)
             # Messages may hold anything, also what looks like the head of an object.
             if index <= last or any(self.data[place + 2 : place + 8]):
                 break
             found[index] = place
             last = index
-            place += _span(length)
+            place += span(length)
         return found
 
     def message(self, index: int, length: int, following: int | None) -> NDArray[np.uint8] | bool:
@@ -79,25 +76,25 @@ class Collection:
             return False
         if not self._is_whole(place, index, length, following):
             return True
-        return np.frombuffer(self.data, np.uint8, length, place + _HEADER)
+        return np.frombuffer(self.data, np.uint8, length, place + HEADER)
 
     def _find(self, index: int, length: int, following: int | None) -> int:
-        header = _OBJECT.pack(index, length)
+        header = OBJECT.pack(index, length)
         expected = self._expected(index)
         for place in (expected, self.places.get(index, 0)):
-            if place and self.data[place : place + _HEADER] == header:
-                self.next = index + 1, place + _span(length)
+            if place and self.data[place : place + HEADER] == header:
+                self.next = index + 1, place + span(length)
                 return place
         # Behind a damaged object, whose length is not known: where its head is, and the next
         # one's behind it, and once only. Not where the collection's end is not known: the
         # next collection has the same indices.
         place = 0
         if following is not None and self.size:
-            place = self._only(header, _OBJECT.pack(index + 1, following))
+            place = self._only(header, OBJECT.pack(index + 1, following))
         if place:
-            self.next = index + 1, place + _span(length)
+            self.next = index + 1, place + span(length)
         elif expected:
-            self.next = index + 1, expected + _span(length)
+            self.next = index + 1, expected + span(length)
         return place
 
     def _expected(self, index: int) -> int:
@@ -105,46 +102,42 @@ class Collection:
         if index == self.next[0]:
             return self.next[1]
         if index == 1:
-            return _HEADER
+            return HEADER
         before = self.places.get(index - 1, 0)
-        return before and before + _span(_OBJECT.unpack_from(self.data, before)[1])
+        return before and before + span(OBJECT.unpack_from(self.data, before)[1])
 
     def _only(self, header: bytes, next_header: bytes) -> int:
-        span = _span(_OBJECT.unpack(header)[1])
+        size = span(OBJECT.unpack(header)[1])
         places: list[int] = []
-        place = self.data.find(header, _HEADER)
+        place = self.data.find(header, HEADER)
         while place >= 0 and len(places) < 2:
-            if self.data.startswith(next_header, place + span):
+            if self.data.startswith(next_header, place + size):
                 places.append(place)
             place = self.data.find(header, place + 1)
         return places[0] if len(places) == 1 and places[0] % 8 == 0 else 0
 
     def _is_whole(self, place: int, index: int, length: int, following: int | None) -> bool:
         """Tell whether an object is there to its end: something right is behind it."""
-        end = place + _HEADER + length
+        end = place + HEADER + length
         if end > len(self.data):
             return False
-        behind = place + _span(length)
-        if self.size and behind + _HEADER > self.size:
-            last_page = (self.address + end - 1) // _PAGE_BYTES * _PAGE_BYTES - self.address
-            return any(self.data[max(place + _HEADER, last_page) : end])
-        header = self.data[behind : behind + _HEADER]
-        if len(header) < _HEADER:
+        behind = place + span(length)
+        if self.size and behind + HEADER > self.size:
+            last_page = (self.address + end - 1) // PAGE_BYTES * PAGE_BYTES - self.address
+            return any(self.data[max(place + HEADER, last_page) : end])
+        header = self.data[behind : behind + HEADER]
+        if len(header) < HEADER:
             return False
-        next_index, next_length = _OBJECT.unpack(header)
+        next_index, next_length = OBJECT.unpack(header)
         if next_index == index + 1 and not any(header[2:8]):
             return True
         room = (self.size or behind + _COLLECTION_BYTES) - behind
-        if next_index == 0 and _HEADER <= next_length <= room:
+        if next_index == 0 and HEADER <= next_length <= room:
             return True
         # Two bits that have flipped there are no harm here; a page that is lost changes more.
-        right = [] if following is None else [_OBJECT.pack(index + 1, following)]
-        right += [_OBJECT.pack(0, room)] if self.size else []
+        right = [] if following is None else [OBJECT.pack(index + 1, following)]
+        right += [OBJECT.pack(0, room)] if self.size else []
         return any(header) and any(_differing_bits(header, one) <= 2 for one in right)
-
-
-def _span(length: int) -> int:
-    return _HEADER + (length + 7 & ~7)
 
 
 def _differing_bits(one: bytes, other: bytes) -> int:

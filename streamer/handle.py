@@ -19,7 +19,7 @@ from h5py import h5d, h5f, h5o, h5p
 from h5py._objects import phil
 
 from streamer.announced import Announced, read_announced
-from streamer.heap import is_sound
+from streamer.heap_format import is_sound
 from writer.layout import MSG_HEADERS, MSGS, Meta
 
 __all__ = ["GuardedFile", "Handle", "open_unlocked"]

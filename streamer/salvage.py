@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from streamer.collection import Collection, crossed
 from streamer.direct import DirectRows
-from streamer.heap import gather, is_sound
+from streamer.heap import gather
+from streamer.heap_format import PAGE_BYTES, is_sound
 from streamer.left import (
     BAD_REFERENCE,
     BEYOND,
@@ -31,7 +32,7 @@ from streamer.left import (
     runs_of,
 )
 from streamer.pieces import Pieces
-from streamer.salvage_columns import PAGE_BYTES, SalvageColumns
+from streamer.salvage_columns import SalvageColumns
 from writer.pacman import HEADER, WORD, MessageType
 from writer.superblock import read_superblock
 

@@ -10,13 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamer.direct import DirectRows
+from streamer.heap_format import PAGE_BYTES
 from streamer.left import HEADERLESS, UNREADABLE_REFERENCES, Left, mask_of
 from writer.layout import IO_GROUPS
 
-__all__ = ["PAGE_BYTES", "SalvageColumns"]
-
-#: What is lost at a time, on disks and by kernels.
-PAGE_BYTES = 4096
+__all__ = ["SalvageColumns"]
 
 
 class SalvageColumns(DirectRows):
