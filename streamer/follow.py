@@ -11,11 +11,11 @@ import anyio
 from anyio import lowlevel, to_thread
 
 from streamer.batch import Batch, Gap, Message
+from streamer.choice import DEFAULT_BATCH_BYTES
 from streamer.errors import StreamError
 from streamer.following import Continuing, Following, Raising
 from streamer.position import Position
 from streamer.sequence import DEFAULT_ROTATE_GRACE
-from streamer.steps import DEFAULT_BATCH_BYTES
 
 __all__ = ["Batches", "Follower", "follow"]
 

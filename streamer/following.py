@@ -15,7 +15,7 @@ from streamer.errors import NotReady, StreamError, WriterStalled
 from streamer.position import Position
 from streamer.progress import Lag, Progress, Stats
 from streamer.sequence import FIRST, Sequence
-from streamer.steps import Place, Step
+from streamer.step import Place, Step
 from streamer.wake import Hints
 
 __all__ = ["Continuing", "Following", "Options", "Raising"]

@@ -12,7 +12,7 @@ import numpy as np
 from streamer.batch import Batch, Gap, Message
 from streamer.position import Position, anchor_of
 from streamer.sequence import FIRST
-from streamer.steps import Facts, Place, Step, header_seconds
+from streamer.step import Facts, Place, Step, header_seconds
 
 __all__ = ["Lag", "Progress", "Stats"]
 

@@ -11,10 +11,12 @@ from collections.abc import Collection
 from pathlib import Path
 
 from streamer.batch import Gap
+from streamer.choice import Choice
 from streamer.errors import FileReplaced, RowUnreadable
 from streamer.position import Position
 from streamer.runs import Run, RunFolder
-from streamer.steps import Choice, Place, Step, Steps
+from streamer.step import Place, Step
+from streamer.steps import Steps
 
 __all__ = ["DEFAULT_ROTATE_GRACE", "FIRST", "Sequence", "is_many"]
 

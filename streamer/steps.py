@@ -7,26 +7,18 @@ or :func:`streamer.tail`, through :class:`streamer.sequence.Sequence`, waits bet
 from __future__ import annotations
 
 import logging
-import operator
 import time
-from collections.abc import Collection
-from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
-from streamer.batch import Batch, Gap
+from streamer.batch import Batch
+from streamer.choice import Choice
 from streamer.errors import FileReplaced, NotReady, RowUnreadable
 from streamer.position import Position, anchor_of
 from streamer.rawfile import RawFile
-from writer.pacman import HEADER
+from streamer.step import Facts, Place, Step, header_seconds
 
-__all__ = ["DEFAULT_BATCH_BYTES", "Choice", "Facts", "Place", "Step", "Steps", "header_seconds"]
-
-#: What is held in memory at the most, in bytes of messages.
-DEFAULT_BATCH_BYTES = 16 * 1024 * 1024
+__all__ = ["Steps"]
 
 logger = logging.getLogger("streamer.follow")
 
@@ -41,92 +33,6 @@ _STEP_ROWS = 16384
 _LATE_SECONDS = 1.0
 # A writer that has lost its file to another name is given so long for its last rows.
 _DRAIN_SECONDS = 1.0
-
-
-class Facts(NamedTuple):
-    """What a step found out about the file."""
-
-    #: Rows that both datasets announce.
-    announced: int
-    created: float
-    run_id: str | None
-    path: Path
-    #: Unix seconds in the PACMAN header of the newest row; None if it has not been looked up.
-    newest_seconds: int | None
-    #: Of a folder, as of a :class:`Position`.
-    newest: float | None = None
-    passed_over: tuple[str, ...] = ()
-
-
-class Place(NamedTuple):
-    """Where a step goes on."""
-
-    #: How manieth of the files that are followed one after the other.
-    file: int
-    #: The row in it; None as long as it has not been found.
-    row: int | None
-
-
-class Step(NamedTuple):
-    """What a step gives."""
-
-    #: The place to go on from.
-    place: Place
-    #: The rows that were read, without those that are filtered out; None if there were none.
-    batch: Batch | None = None
-    #: How many rows were read, those that are filtered out included.
-    read: int = 0
-    #: Why no more rows will come: `finished`, `end` or `row`; None if they may.
-    outcome: str | None = None
-    #: Why there were none, if something is not as it should be.
-    trouble: str | None = None
-    facts: Facts | None = None
-    #: What is missing here, if anything is.
-    gap: Gap | None = None
-
-
-class Choice(NamedTuple):
-    """What of a file is to be given; checked."""
-
-    #: As of :func:`streamer.follow`.
-    start: str | int | Position
-    until: str | int
-    #: (256,) bool: whether an io_group is wanted; None for all.
-    wanted: NDArray[np.bool_] | None
-    #: Bytes of messages in a batch at the most.
-    max_bytes: int
-
-    @classmethod
-    def of(
-        cls,
-        start: str | int | Position,
-        until: str | int,
-        io_groups: Collection[int] | None,
-        max_batch_bytes: int,
-    ) -> Choice:
-        """Check what a caller has chosen.
-
-        Raises
-        ------
-        ValueError
-            If it makes no sense.
-        """
-        if not isinstance(start, Position) and start not in ("beginning", "end"):
-            if (first := _whole(start)) is None:
-                msg = f"start is {start!r}, not 'beginning', 'end', a row or a Position"
-                raise ValueError(msg)
-            start = first
-        if until not in ("finished", "end"):
-            if (stop := _whole(until)) is None or stop < 0:
-                msg = f"until is {until!r}, not 'finished', 'end' or a row"
-                raise ValueError(msg)
-            until = stop
-        if max_batch_bytes <= 0:
-            msg = f"max_batch_bytes is {max_batch_bytes}, not a positive number"
-            raise ValueError(msg)
-        wanted = None if io_groups is None else _chosen(io_groups)
-        # A batch is half of it: whoever iterates has one still while the next is read.
-        return cls(start, until, wanted, max(1, max_batch_bytes // 2))
 
 
 class _Missing(NamedTuple):
@@ -266,9 +172,7 @@ class Steps:
 
         Rows without a message, or of io_group 0, count only once they are sure to stay so.
         """
-        start = self.choice.start
-        counts = start == "end" or self.choice.until == "end" or (type(start) is int and start < 0)
-        if self._first is not None or not counts:
+        if self._first is not None or not self.choice.counts_from_end:
             return True
         if len(raw) == min(raw.lengths) or not raw.closed:
             return True
@@ -404,38 +308,3 @@ def _is_same(raw: RawFile, position: Position) -> bool:
     """Tell whether a file says that it is the run of a position."""
     ids = raw.run_id, position.run_id
     return raw.created == position.created and (None in ids or ids[0] == ids[1])
-
-
-def _whole(value: Any) -> int | None:
-    """Return a whole number of any type; None of all else, True and False included."""
-    if not isinstance(value, bool):
-        with suppress(TypeError):
-            return operator.index(value)
-    return None
-
-
-def _chosen(io_groups: Collection[int]) -> NDArray[np.bool_]:
-    """Return for each possible io_group whether it is one of these."""
-    try:
-        groups = {operator.index(group) for group in io_groups}
-    except TypeError:
-        groups = set()
-    if not groups or not groups <= {*range(256)}:
-        msg = f"io_groups is {io_groups!r}, not some numbers from 0 to 255"
-        raise ValueError(msg)
-    wanted = np.zeros(256, bool)
-    wanted[list(groups)] = True
-    return wanted
-
-
-def header_seconds(data: bytes) -> int | None:
-    """Return the Unix seconds in the header of a PACMAN message, if it has any.
-
-    Examples
-    --------
-    >>> header_seconds(b"D" + (1_700_000_000).to_bytes(4, "little") + bytes(3))
-    1700000000
-    """
-    if len(data) < HEADER.itemsize:
-        return None
-    return int(np.frombuffer(data, HEADER, count=1)["seconds"][0]) or None

@@ -8,10 +8,10 @@ from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, Unpack, cast, overload
 
 from streamer.batch import Batch, Gap, Message
+from streamer.choice import DEFAULT_BATCH_BYTES
 from streamer.following import Continuing, Following, Raising
 from streamer.position import Position
 from streamer.sequence import DEFAULT_ROTATE_GRACE
-from streamer.steps import DEFAULT_BATCH_BYTES
 
 __all__ = ["Tail", "tail"]
 
