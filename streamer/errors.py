@@ -10,6 +10,7 @@
     ├── BadMask          also ValueError: not one bool a row
     ├── WriterStalled    also TimeoutError: no new row for as long as was allowed
     ├── FileReplaced     the file is another one now; start again
+    ├── GeometryError    also ValueError: pixel positions that are wrong, or asked for wrongly
     └── CheckpointError  a stored position is damaged, or cannot be stored
 
     LayoutError              not this format; waiting does not help  (writer.layout)
@@ -25,6 +26,7 @@ from writer.layout import IncompatibleVersion, LayoutError
 __all__ = [
     "CheckpointError",
     "FileReplaced",
+    "GeometryError",
     "IncompatibleVersion",
     "LayoutError",
     "BadMask",
@@ -61,7 +63,8 @@ class RowUnreadable(StreamError):
     """
 
     def __init__(self, path: str | os.PathLike[str], row: int, cause: str) -> None:
-        super().__init__(f"{os.fspath(path)}: row {row} cannot be read: {cause}")
+        advice = f"Rows from {row + 1} on may be right; 'streamer recover' copies all that are"
+        super().__init__(f"{os.fspath(path)}: row {row} cannot be read: {cause}. {advice}")
         self.path = os.fspath(path)
         self.row = row
         self.cause = cause
@@ -95,6 +98,10 @@ class FileReplaced(StreamError):
     def __init__(self, message: str, *, drained: bool = False) -> None:
         super().__init__(message)
         self.drained = drained
+
+
+class GeometryError(StreamError, ValueError):
+    """Raised when a file of pixel positions is wrong, or positions are asked for wrongly."""
 
 
 class CheckpointError(StreamError):

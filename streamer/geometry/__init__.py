@@ -1,0 +1,6 @@
+"""Where the pixels are: positions of hits, from the field's three kinds of geometry file."""
+
+from streamer.geometry.geometry import Geometry, Pixels, Places
+from streamer.geometry.layouts import tile_of
+
+__all__ = ["Geometry", "Pixels", "Places", "tile_of"]
