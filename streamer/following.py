@@ -266,7 +266,7 @@ class Following:
         # Of a follower that was dropped in the middle. The steps go with it, and the file.
         hints = self.__dict__.get("_hints")
         if hints is not None:
-            hints.stop()
+            hints.drop()
 
     def _take(self, step: Step) -> bool:
         """Move on by a step; tell whether there is something to give."""

@@ -174,7 +174,8 @@ class Handle:
     """
 
     _shared: dict[tuple[int, int], Handle] = {}  # noqa: RUF012 - one for the process
-    _lock = threading.Lock()
+    # Garbage is collected anywhere, also where this thread has it already.
+    _lock = threading.RLock()
 
     def __init__(self, file: h5py.File, meta: Meta, raw: GuardedFile | None = None) -> None:
         self._file = file
@@ -232,18 +233,26 @@ class Handle:
         """Give it back; the last user closes it."""
         with self._lock:
             self.users -= 1
-            if not self.users:
-                self._close()
+            is_last = not self.users
+            if is_last:
+                self._forget()
+        if is_last:
+            self._close()
 
     def spoil(self) -> None:
         """Close it for all users: they find or open another when they next use it."""
         with self._lock:
-            self._close()
+            self._forget()
+        self._close()
 
-    def _close(self) -> None:
+    def _forget(self) -> None:
         if self._key is not None and self._shared.get(self._key) is self:
             del self._shared[self._key]
-        # The datasets first, or the file would stay open.
+
+    def _close(self) -> None:
+        # Not under the lock: another thread may collect garbage, and so wait for the lock, while
+        # it has that of h5py, which closing needs. The datasets first, or the file would stay
+        # open.
         for dataset in (self.msgs, self.headers):
             if dataset.valid:
                 dataset.close()

@@ -227,9 +227,16 @@ class RawFile:
         """Seconds since the file was last written, by the file system's clock."""
         return time.time() - os.fstat(self._open_fd).st_mtime
 
-    def any_from(self, row: int) -> bool:
-        """Tell whether any row from this one on can be read, of those that are announced."""
-        return self._any_written(row, self._announced)
+    def was_left_at(self, row: int) -> bool:
+        """Tell whether announced rows from this one on were never written.
+
+        As a writer leaves them that was killed. Not if the file was closed, or its writer
+        announces what is there only, and neither if a later one can be read: then what cannot
+        be read is damaged, or is waited for.
+        """
+        if self.closed or self._announces_written_only():
+            return row >= self._announced
+        return not self._any_written(row, self._announced)
 
     def refresh(self) -> int:
         """Look for new rows.
@@ -262,6 +269,12 @@ class RawFile:
         FileReplaced, NotReady
             As :meth:`refresh`.
         """
+        try:
+            return self._look()
+        except OSError as error:  # of a file server, for one
+            raise self._not_readable(error) from error
+
+    def _look(self) -> int:
         self.check_same()
         peeked = self._retrying(lambda: self._source.peek())
         if peeked is None:
@@ -456,8 +469,11 @@ class RawFile:
             return True
         if superblock.version < 3:
             return self.age > _OLD_FORMAT_SECONDS
-        # A RawWriter on another host, or one that was killed: no other writer opens a file
-        # that has this mark.
+        return self._announces_written_only()
+
+    def _announces_written_only(self) -> bool:
+        """Tell whether its writer is, or was when it was killed, a RawWriter."""
+        # On any host: no other writer opens a file that has this mark.
         return self._source.meta.finished is not None and self.meta.finished == WRITING
 
     def _make_final(self, rows: int) -> None:
@@ -494,8 +510,16 @@ class RawFile:
         def is_written(row: int) -> bool:
             return self._source.load(row, row + 1, 0, None, _ALL_BYTES).stop > row
 
-        filled = self._retrying(lambda: self._source.filled(start, stop))
-        return any(self._retrying(partial(is_written, row)) for row in filled[:_PROOFS].tolist())
+        # From the end: behind a damaged page there are good ones.
+        while start < stop:
+            first = max(start, (stop - 1) // _STEP_ROWS * _STEP_ROWS)
+            filled = self._retrying(partial(self._source.filled, first, stop))
+            # All over the step: they lie in several collections, of which one may be damaged.
+            for row in filled[:: -(-len(filled) // _PROOFS) or 1].tolist():
+                if self._retrying(partial(is_written, row)):
+                    return True
+            stop = first
+        return False
 
     def _count(self) -> int:
         """Count the committed rows, from the end: what is not written yet is there."""
@@ -530,13 +554,15 @@ class RawFile:
                 return call()
             except TRANSIENT as error:
                 if not left:
-                    msg = f"{self.path}: HDF5 cannot read it: {error}"
-                    raise NotReady(msg) from error
+                    raise self._not_readable(error) from error
             # The error may have come from a handle that is spoilt.
             self._source.close(spoilt=True)
             self._rows = None
             self._rows = open_rows(self._fd, self.path)
         raise AssertionError  # the last try returns or raises
+
+    def _not_readable(self, error: Exception) -> NotReady:
+        return NotReady(f"{self.path}: cannot be read at present: {error}")
 
     def close(self) -> None:
         """Close the file. Idempotent."""

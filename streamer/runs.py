@@ -57,6 +57,22 @@ class _Name:
     pause: float = _TRY_SECONDS
 
 
+class _Left(NamedTuple):
+    """A run that counts as complete, as it was then."""
+
+    #: Where it was left.
+    position: Position
+    name: str
+    modified: int
+    size: int
+
+    def has_grown(self, name: str, status: os.stat_result) -> bool:
+        """Tell whether a file of this run may have rows that it had not then."""
+        if name == self.name:
+            return status.st_mtime_ns != self.modified
+        return status.st_size > self.size  # a copy
+
+
 class RunFolder:
     """The raw files of a folder that have not been taken yet.
 
@@ -102,11 +118,11 @@ class RunFolder:
         self._waiting: list[Run] = []
         # By the time at which they were made, the runs' ids.
         self._known: dict[float, set[str | None]] = {}
-        # The last name under which a run was seen.
+        # The last name under which a run was seen, and all names, with the runs' ids.
         self._paths: dict[float, Path] = {}
-        # Where runs were left before their writers had finished them.
-        self._left: dict[float, Position] = {}
-        self._sign: tuple[int, int] | None = None
+        self._copies: dict[float, dict[str, str | None]] = {}
+        self._left: dict[float, _Left] = {}
+        self._sign: tuple[int, int, int] | None = None
         self._sign_since = self._listed = -math.inf
 
     def look(self, seconds: float = math.inf) -> bool:
@@ -212,13 +228,29 @@ class RunFolder:
 
     def leave(self, position: Position, path: Path) -> None:
         """Count a run as complete; if it is written after all, it is to be taken once more."""
-        if path.name in self._names:
-            self._left[position.created or 0.0] = position
-            self._names[path.name].changed = _changed(path) or -1
+        if path.name in self._names and (status := _status(path)) is not None:
+            at = _Left(position, path.name, status.st_mtime_ns, status.st_size)
+            self._left[position.created or 0.0] = at
+            self._names[path.name].changed = status.st_ctime_ns
 
     def left_at(self, run: Run) -> Position | None:
         """Return where a run was left; None if it was not begun."""
-        return self._left.pop(run.created, None)
+        left = self._left.pop(run.created, None)
+        return None if left is None else left.position
+
+    def longer_copy(self, position: Position, path: Path) -> Path | None:
+        """Return the largest file of the same run, if that is another one."""
+        copies = self._copies.get(position.created or 0.0, {})
+        if len(copies) < 2 or (own := _status(path)) is None:
+            return None
+        sizes = {path: own.st_size}
+        for name, run_id in copies.items():
+            same = None in (run_id, position.run_id) or run_id == position.run_id
+            other = self.folder / name
+            if same and name in self._names and (status := _status(other)) is not None:
+                sizes[other] = status.st_size
+        longest = max(sizes, key=sizes.__getitem__)
+        return longest if sizes[longest] > own.st_size else None
 
     def forget(self, path: Path) -> None:
         """Look anew at a file, which is another run now."""
@@ -229,16 +261,17 @@ class RunFolder:
     def _list(self) -> None:
         """List the folder, if it may have changed."""
         status = self.folder.stat()
-        sign, now = (status.st_mtime_ns, status.st_ino), time.monotonic()
+        sign, now = (status.st_mtime_ns, status.st_ctime_ns, status.st_ino), time.monotonic()
         if sign != self._sign:
-            self._sign, self._sign_since = sign, now
+            self._sign_since = now
         elif self._listed > self._sign_since + _COARSE_SECONDS or (
             now < self._listed + _LIST_SECONDS
         ):
             return
-        self._listed = now
+        self._sign = None  # if this fails, it is tried again
         with os.scandir(self.folder) as entries:
             inodes = {entry.name: entry.inode() for entry in entries}
+        self._sign, self._listed = sign, now
         for name in fnmatch.filter(inodes, self.pattern):
             known = self._names.get(name)
             if known is None or known.inode != inodes[name]:
@@ -258,8 +291,8 @@ class RunFolder:
             known = self._names.get(name)
             # Not a live one each time.
             if known is not None and name not in self._unread and now > known.due:
-                changed = _changed(self.folder / name)
-                if changed not in (known.changed, None):
+                status = _status(self.folder / name)
+                if status is not None and status.st_ctime_ns != known.changed:
                     self._unread[name] = None
 
     def _examine(self, name: str) -> None:
@@ -270,7 +303,7 @@ class RunFolder:
             if name in self.wanted or status.st_mtime >= self.skip_before - _CLOCKS_SECONDS:
                 meta = look_at_meta(path)
                 run_id = None if meta.run_id == UNREADABLE else meta.run_id
-                self._add(Run(meta.created, path, run_id))
+                self._add(Run(meta.created, path, run_id), status)
         except (NotReady, OSError) as error:
             logger.debug("%s: not readable yet: %s", path, error)
             known.due, known.pause = (
@@ -285,13 +318,17 @@ class RunFolder:
         known.due = time.monotonic() + _AGAIN_SECONDS
         del self._unread[name]
 
-    def _add(self, run: Run) -> None:
+    def _add(self, run: Run, status: os.stat_result) -> None:
         self._paths[run.created] = run.path
+        self._copies.setdefault(run.created, {})[run.path.name] = run.run_id
+        left = self._left.get(run.created)
         if not self._is_known(run):
             self._known.setdefault(run.created, set()).add(run.run_id)
             heapq.heappush(self._waiting, run)
-        elif run.created in self._left and all(
-            waiting.created != run.created for waiting in self._waiting
+        elif (
+            left is not None
+            and left.has_grown(run.path.name, status)
+            and all(waiting.created != run.created for waiting in self._waiting)
         ):
             heapq.heappush(self._waiting, run)
             logger.warning(
@@ -306,8 +343,8 @@ class RunFolder:
         return bool(known) and (run.run_id is None or None in known or run.run_id in known)
 
 
-def _changed(path: Path) -> int | None:
+def _status(path: Path) -> os.stat_result | None:
     try:
-        return path.stat().st_ctime_ns
+        return path.stat()
     except OSError:
         return None

@@ -67,6 +67,9 @@ class Sequence:
         if not rotate_grace >= 0:
             msg = f"rotate_grace is {rotate_grace}, not a number of seconds"
             raise ValueError(msg)
+        if not os.fspath(source):
+            msg = "the source is empty: not the name of a file, a folder or a pattern"
+            raise ValueError(msg)
         self.path = Path(source)
         self.start = start
         #: How often it looked.
@@ -270,6 +273,15 @@ class Sequence:
         """Go on with the next run, if this one has nothing more to give."""
         assert self._runs is not None
         place = step.place
+        if place.row is not None and step.outcome != "finished" and steps.identity is not None:
+            # A copy that was made before the end is not where the run goes on.
+            longer = self._runs.longer_copy(steps.identity, steps.path)
+            if longer is not None:
+                logger.warning("%s: is a copy that ends early; going on in %s", steps.path, longer)
+                begin = self._choice._replace(start=steps.identity.at(place.row))
+                self._files[place.file] = Steps(longer, begin, place.file)
+                steps.close()
+                return step._replace(place=Place(place.file, None), outcome=None, trouble=None)
         if place.row is None:
             if steps.identity is None and not steps.path.exists():
                 if self._found_again(place.file):
@@ -289,10 +301,13 @@ class Sequence:
             return step
         if not self._has(place.file + 1):
             return step if step.outcome == "end" else step._replace(outcome=None)
-        outcome, step = step.outcome, step._replace(outcome=None)  # of the file alone
-        if outcome != "finished" and steps.identity is not None:
+        if steps.identity is not None:
             self._runs.leave(steps.identity.at(place.row), steps.path)
-        return step._replace(place=Place(place.file + 1, None), trouble=None)
+        if step.facts is not None and place.row < step.facts.announced:
+            text = "%s: rows %d to %d were announced and never written; going on with the next run"
+            logger.warning(text, steps.path, place.row, step.facts.announced)
+        # The outcome is that of the file alone.
+        return step._replace(place=Place(place.file + 1, None), outcome=None, trouble=None)
 
     def _found_again(self, number: int) -> bool:
         """Look for a run that has not been begun under another name."""
@@ -311,7 +326,7 @@ class Sequence:
         """Tell whether a file that a newer one has followed will have no more rows."""
         if self._runs is None or place.row is None or not self._has(place.file + 1):
             return False
-        return steps.is_still(self._grace) and steps.ends_before(place.row)
+        return steps.is_over(place.row, self._grace)
 
     def _has(self, number: int) -> bool:
         """Tell whether there are so many files."""

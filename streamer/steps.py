@@ -112,16 +112,18 @@ class Steps:
         try:
             raw = self._opened()
             announced = raw.look()
-            if row is None:
-                if not self._has_settled(raw):
-                    return Step(self._at(None))
-                row = self._begin(raw)
+            if self._first is None and not self._has_settled(raw):
+                return Step(self._at(row))
+            first = self._begin(raw)
+            row = first if row is None else row
             stop = announced if self._stop is None else min(announced, self._stop)
             if row < stop:
                 return self._read(raw, row, stop)
             return self._idle(raw, row)
         except NotReady as error:
             return self._not_ready(row, error)
+        except OSError as error:  # of a file server, for one
+            return self._not_ready(row, NotReady(f"{self.path}: cannot be read: {error}"))
 
     def is_still(self, seconds: float) -> bool:
         """Tell whether the file has not changed for so long, by its own clock or by ours."""
@@ -132,9 +134,15 @@ class Steps:
             self._seen, self._seen_since = sign, now
         return max(now - self._seen_since, self._raw.age) > seconds
 
-    def ends_before(self, row: int) -> bool:
-        """Tell whether no row from this one on is there, whatever is announced."""
-        return self._raw is not None and not self._raw.any_from(row)
+    def is_over(self, row: int, seconds: float) -> bool:
+        """Tell whether no row from this one on is there, or will come: it is still for so long."""
+        if self._raw is None:
+            return False
+        if row >= min(self._raw.lengths):
+            return self.is_still(seconds)
+        # What is announced may be there as soon as all pages have come.
+        still = self.is_still(max(seconds, 2 * _LATE_SECONDS))
+        return still and not self._raw.is_final(row) and self._raw.was_left_at(row)
 
     @property
     def finished(self) -> bool:
@@ -143,7 +151,7 @@ class Steps:
 
     def has_grown(self, row: int) -> bool:
         """Tell whether there are rows from this one on, which were not there at the first look."""
-        return self._raw is not None and min(self._raw.lengths) > row and self._raw.any_from(row)
+        return self._raw is not None and not self._raw.was_left_at(row)
 
     @property
     def identity(self) -> Position | None:
@@ -254,7 +262,7 @@ class Steps:
         if raw.is_final(row):
             raise RowUnreadable(self.path, row, cause)
         # In a file that lost its name, rows that were never written are not waited for.
-        if raw.orphaned is not None and not raw.any_from(row):
+        if raw.orphaned is not None and raw.was_left_at(row):
             self._check_name(raw)
         elif waited > _UNREADABLE_SECONDS and self._missing.looks > _UNREADABLE_LOOKS:
             raise RowUnreadable(self.path, row, cause)

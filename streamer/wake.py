@@ -6,9 +6,11 @@ import fnmatch
 import logging
 import os
 import re
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from queue import SimpleQueue
 
 from watchdog.events import (
     FileClosedEvent,
@@ -92,23 +94,36 @@ class Hints:
                 observer.on_thread_stop()
         else:
             self._observer = observer
+            # Python may collect garbage, and so drop a follower, in one of the observer's
+            # threads, while it holds a lock that is needed to end it: another one has to.
+            self._orders: SimpleQueue[None] = SimpleQueue()
+            self._closer = threading.Thread(
+                target=_stop_when_told, args=(observer, self._orders), daemon=True
+            )
+            self._closer.start()
 
     @property
     def active(self) -> bool:
         """Whether the operating system accepted the watch."""
         return self._observer is not None
 
-    def stop(self) -> None:
-        """End the observer's threads; they need a moment. Does not block. Idempotent."""
+    def drop(self) -> None:
+        """End the observer's threads; they need a moment. From anywhere; does not block."""
         if self._observer is not None:
-            self._observer.stop()
+            self._orders.put(None)
 
     def close(self) -> None:
         """End the observer's threads, and wait for it. Idempotent."""
         observer, self._observer = self._observer, None
         if observer is not None:
-            observer.stop()
+            self._orders.put(None)
+            self._closer.join()
             observer.join()
+
+
+def _stop_when_told(observer: BaseObserver, orders: SimpleQueue[None]) -> None:
+    orders.get()
+    observer.stop()
 
 
 class _Handler(FileSystemEventHandler):

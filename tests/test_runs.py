@@ -159,6 +159,117 @@ def test_a_torn_tail_holds_up_nobody(way: str, runs: Path, tmp_path: Path):
         assert given(run.messages) == rows("1.h5", range(5)) + rows("2.h5", range(5))
 
 
+def damage(path: Path, row: int) -> None:
+    """Make the page zero in which a message is."""
+    content = bytearray(path.read_bytes())
+    page = content.index(message(row, 136)) // 4096 * 4096
+    content[page : page + 4096] = bytes(4096)
+    path.write_bytes(content)
+    os.utime(path, (time.time() - 100,) * 2)
+
+
+@pytest.mark.parametrize("on_replace", ["raise", "continue"])
+@pytest.mark.parametrize("kind", ["rawwriter", "foreign"])
+def test_a_damaged_page_of_an_old_run_is_no_torn_tail(
+    way: str, kind: str, on_replace: str, runs: Path
+):
+    """What is behind it can be read, and must not be lost in silence."""
+    if kind == "rawwriter":
+        write(runs / "1.h5", 2000)
+    else:
+        with foreign(runs / "1.h5", 300):
+            pass
+    damage(runs / "1.h5", 100)
+    write(runs / "2.h5", 5)
+    with (
+        live(way, runs, until="end", on_replace=on_replace, rotate_grace=GRACE) as run,
+        pytest.raises(RowUnreadable, match=r"1\.h5: row \d+ cannot be read"),
+    ):
+        run.end()
+    assert 0 < len(run.messages) < 200
+    assert run.follower.position.source == "1.h5"
+
+
+def test_rows_of_io_group_0_are_not_lost_to_a_short_grace(way: str, runs: Path):
+    """They look unwritten, and are given once it is sure that they are not."""
+    with RawWriter(runs / "1.h5") as out:
+        append(out, 0, 5)
+        out.append([message(row, 136) for row in range(5, 50)])
+    write(runs / "2.h5", 5)
+    with live(way, runs, rotate_grace=0) as run:
+        run.has(55)
+        assert given(run.messages) == rows("1.h5", range(50)) + rows("2.h5", range(5))
+
+
+def test_an_early_copy_of_a_run_does_not_hide_it(way: str, runs: Path):
+    """Whichever of the two is found first: the run goes on in the longer file."""
+    with RawWriter(runs / "m.h5") as out:
+        append(out, 0, 500)
+        for name in ("a.h5", "z.h5"):
+            shutil.copy(runs / "m.h5", runs / name)
+        with live(way, runs, rotate_grace=GRACE) as run:
+            run.has(500)
+            append(out, 500, 1000)
+            run.has(1000)
+            out.close()
+            write(runs / "n.h5", 5)
+            run.has(1005)
+    assert_rows(run.messages, [*range(1000), *range(5)])
+    assert given(run.messages[500:]) == rows("m.h5", range(500, 1000)) + rows("n.h5", range(5))
+
+
+def test_a_finished_run_that_is_continued_is_taken_again(way: str, runs: Path, caplog):
+    """As when somebody appends to it after the next run has begun."""
+    write(runs / "1.h5", 5)
+    with RawWriter(runs / "2.h5") as out, live(way, runs) as run:
+        append(out, 0, 5)
+        run.has(10)
+        with RawWriter(runs / "1.h5") as again:
+            append(again, 5, 9)
+        run.until(lambda: "was written after it had counted as complete" in caplog.text)
+        out.close()
+        run.has(14)
+        assert given(run.messages[10:]) == rows("1.h5", range(5, 9))
+
+
+def test_a_finished_run_that_is_only_touched_is_not_taken_again(way: str, runs: Path, caplog):
+    """A backup, or a change of permissions, adds no rows."""
+    write(runs / "1.h5", 5)
+    with RawWriter(runs / "2.h5") as out, live(way, runs) as run:
+        append(out, 0, 5)
+        run.has(10)
+        (runs / "1.h5").chmod(0o600)
+        shutil.copy(runs / "1.h5", runs / "backup.h5")
+        deadline = time.monotonic() + 3
+        run.until(lambda: time.monotonic() > deadline)
+        append(out, 5, 6)
+        run.has(11)
+    assert "complete" not in caplog.text
+    assert len(run.messages) == 11
+
+
+def test_a_folder_that_cannot_be_listed_is_not_empty(
+    way: str, runs: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Its runs are given once it can be; until then, that is no end."""
+    write(runs / "1.h5", 5)
+    scan, failing = os.scandir, True
+
+    def scandir(path):
+        if failing and Path(path) == runs:
+            raise PermissionError(13, "Permission denied")
+        return scan(path)
+
+    monkeypatch.setattr("streamer.runs.os.scandir", scandir)
+    with live(way, runs, until="end", poll=0.01) as run:
+        deadline = time.monotonic() + 3
+        run.until(lambda: time.monotonic() > deadline)
+        assert run.running
+        assert "cannot be listed: Permission denied" in str(run.follower.trouble)
+        failing = False
+        assert given(run.end()) == rows("1.h5", range(5))
+
+
 def test_rows_that_come_too_late_are_given_out_of_their_turn(way: str, runs: Path, caplog):
     """A file that goes on after it has counted as complete is taken again, where it was left."""
     with live(way, runs, rotate_grace=0.1) as run, foreign(runs / "1.h5", 5) as file:
