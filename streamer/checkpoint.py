@@ -45,6 +45,9 @@ class Checkpoint:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
+        if not os.fspath(path):
+            msg = "the checkpoint has no name"
+            raise ValueError(msg)
         self.path = Path(path)
         self._previous = self.path.with_name(self.path.name + ".previous")
         self._lock = threading.Lock()

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -28,8 +29,8 @@ __all__ = ["main"]
 
 # With so many messages `tail` begins unless told otherwise, as tail(1) does.
 _ROWS = 10
-# Batches of less would be of less than a message.
-_LEAST_BATCH_MS = 1.0
+# Batches of less would be of less than a message, and of more take too much memory.
+_LEAST_BATCH_MS, _LARGEST_BATCH_MS = 1.0, 10_000.0
 # A simulation that is so late does not catch up.
 _LATE_SECONDS = 2.0
 
@@ -64,7 +65,19 @@ def _finite(_: click.Context, parameter: click.Parameter, value: float | None) -
     return value
 
 
-_file = partial(click.argument, type=click.Path(path_type=Path))
+class _Name(click.Path):
+    """The name of a file; not none at all, which would be the current folder."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not value:
+            self.fail("it is empty.", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+_file = partial(click.argument, type=_Name())
 _load = partial(
     click.option, "--load", type=click.Choice(list(LOADS)), default="2x2", show_default=True
 )
@@ -246,7 +259,7 @@ def _doctor(file: Path, as_object: bool) -> int:
 )
 @click.option(
     "--batch-ms",
-    type=click.FloatRange(min=_LEAST_BATCH_MS),
+    type=click.FloatRange(min=_LEAST_BATCH_MS, max=_LARGEST_BATCH_MS),
     default=100,
     metavar="MS",
     callback=_finite,

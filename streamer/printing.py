@@ -72,6 +72,9 @@ def print_messages(
     )
     with following:
         _give(following, show, once)
+    if once and following.position.created is None and is_many(path):
+        msg = f"{path}: no raw file in it"
+        raise NotReady(msg)
     if following.outcome == "finished" and sys.stderr.isatty():
         say(f"{path}: the run is over, after {following.position.row:,} rows")
 

@@ -127,8 +127,10 @@ class RawFile:
             self._created = self._rows.meta.created
             self._find_stamp()
             self.refresh()
-        except BaseException:
+        except BaseException as error:
             self.close()
+            if isinstance(error, OSError):  # of a file server, for one
+                raise self._not_readable(error) from error
             raise
 
     # What is there
@@ -286,7 +288,7 @@ class RawFile:
         if announced < self._announced:
             msg = (
                 f"{self.path}: has {announced} rows, and had {self._announced}: "
-                f"it was started again or cut short. Open it anew"
+                f"it was started again or cut short"
             )
             raise FileReplaced(msg)
         self._announced = announced
@@ -440,7 +442,7 @@ class RawFile:
         if meta is None:
             return  # unreadable, like all the rest: the next look will tell
         if meta.created != self._created:
-            msg = f"{self.path}: was started again at {meta.created}. Open it anew"
+            msg = f"{self.path}: was started again, at Unix time {meta.created:.0f}"
             raise FileReplaced(msg)
         # Writers that change an attribute may move the others.
         self._find_stamp()

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.exceptions import Exit
 
 from streamer.errors import LayoutError, StreamError
 from streamer.show import say
@@ -39,23 +40,35 @@ class Commands(click.Group):
     True
     """
 
+    def make_context(self, *arguments: Any, **options: Any) -> click.Context:
+        """Look at the call; ``--help`` is answered here."""
+        with _translated():
+            return super().make_context(*arguments, **options)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command that was called."""
-        try:
+        with _translated():
             return super().invoke(ctx)
-        except (StreamError, WriterError, LayoutError) as error:
-            raise click.ClickException(str(error)) from error
-        except BrokenPipeError:
-            # Nobody wants the rest, as behind "| head"; nor what is still in the buffer.
-            with Path(os.devnull).open("wb") as nowhere:
-                os.dup2(nowhere.fileno(), sys.stdout.fileno())
-            return 0
-        except OSError as error:
-            where = f"{error.filename}: " if error.filename else ""
-            msg = f"{where}{error.strerror or error}"
-            raise click.ClickException(msg) from error
-        except KeyboardInterrupt:
-            return INTERRUPTED
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Turn errors into those of which click makes a line and an exit code."""
+    try:
+        yield
+    except (StreamError, WriterError, LayoutError) as error:
+        raise click.ClickException(str(error)) from error
+    except BrokenPipeError:
+        # Nobody wants the rest, as behind "| head"; nor what is still in the buffer.
+        with Path(os.devnull).open("wb") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        raise Exit(0) from None
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        msg = f"{where}{error.strerror or error}"
+        raise click.ClickException(msg) from error
+    except KeyboardInterrupt:
+        raise Exit(INTERRUPTED) from None
 
 
 def run(commands: Commands, arguments: Sequence[str] | None = None) -> int:

@@ -16,7 +16,7 @@ from streamer.errors import FileReplaced, RowUnreadable
 from streamer.position import Position
 from streamer.runs import Run, RunFolder
 from streamer.step import Place, Step
-from streamer.steps import Steps
+from streamer.steps import ADVICE, Steps
 
 __all__ = ["DEFAULT_ROTATE_GRACE", "FIRST", "Sequence", "is_many"]
 
@@ -265,7 +265,8 @@ class Sequence:
             return self._runs.take(), None
         run = self._runs.take_from(start)
         if run is None:
-            msg = f"{self.path}: the file that the position is of, {start.source}, is not there"
+            gone = f"the file that the position is of, {start.source}, is not there"
+            msg = f"{self.path}: {gone}{ADVICE}"
             raise FileReplaced(msg)
         return run, start
 

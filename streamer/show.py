@@ -211,7 +211,8 @@ def byte_figure(size: float) -> str:
 
 def say(message: object) -> None:
     """Say something on stderr, in the name of the command."""
-    click.echo(f"streamer: {message}", err=True)
+    # One line, whatever HDF5, or the name of a file, has in it.
+    click.echo(f"streamer: {' '.join(str(message).split())}", err=True)
 
 
 class Bar:

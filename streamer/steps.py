@@ -18,7 +18,12 @@ from streamer.position import Position, anchor_of
 from streamer.rawfile import RawFile
 from streamer.step import Facts, Place, Step, header_seconds
 
-__all__ = ["Steps"]
+__all__ = ["ADVICE", "Steps"]
+
+#: What to do about a position whose file is gone.
+ADVICE = (
+    ". To go on with what is there, follow with on_replace='continue', or without the position"
+)
 
 logger = logging.getLogger("streamer.follow")
 
@@ -227,7 +232,7 @@ class Steps:
             if anchor_of(anchor) != position.anchor:
                 reason = f"it has another message in row {position.anchor_row}"
         if reason is not None:
-            msg = f"{self.path}: not the file that the position is of: {reason}"
+            msg = f"{self.path}: not the file that the position is of: {reason}{ADVICE}"
             raise FileReplaced(msg)
         return position.row
 

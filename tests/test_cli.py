@@ -939,3 +939,60 @@ def test_rate_is_steady_if_the_detector_is():
     assert delivered.history(40) == pytest.approx([100.0] * len(delivered.history(40)))
     assert len({*sparkline(delivered.history(40))}) == 1
     assert delivered.rates().messages_per_second == pytest.approx(100.0)
+
+
+# ------------------------------------------------------------------------- wrong calls
+
+
+@pytest.mark.parametrize(
+    "command", ["tail", "stat", "doctor", "simulate", "recover {out} "]
+)
+def test_an_empty_name_is_a_wrong_call(command: str, tmp_path: Path):
+    """It is not the current folder, as an unset variable of a shell would have it."""
+    done = run(*command.format(out=tmp_path / "out.h5").split(), "")
+    assert done.code == 2
+    assert "it is empty" in done.err
+    assert len(done.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("what", ["--help", "--version", "tail --help"])
+def test_help_that_nobody_can_read(what: str):
+    """A full disk is an error in a line; a reader that has gone is none."""
+    streamer = f"{sys.executable} -m streamer {what}"
+    full = subprocess.run(
+        ["sh", "-c", f"{streamer} > /dev/full"], capture_output=True, text=True, check=False
+    )
+    assert (full.returncode, full.stderr) == (1, "streamer: No space left on device\n")
+    piped = ["bash", "-c", f"{streamer} | true; exit ${{PIPESTATUS[0]}}"]
+    gone = subprocess.run(piped, capture_output=True, text=True, check=False)
+    assert (gone.returncode, gone.stderr) == (0, "")
+
+
+def test_simulate_into_what_is_no_file(tmp_path: Path):
+    """A pipe or a device is refused before HDF5 sees it."""
+    os.mkfifo(tmp_path / "pipe")
+    for out in (tmp_path / "pipe", "/dev/full"):
+        done = run("simulate", str(out), "--seconds", "1", "--fast")
+        assert (done.code, done.err) == (1, f"streamer: {out}: is no regular file\n")
+
+
+def test_simulate_in_batches_that_do_not_fit_in_memory(tmp_path: Path):
+    """Too large a batch is a wrong call."""
+    done = run("simulate", str(tmp_path / "raw.h5"), "--batch-ms", "1e9", "--fast")
+    assert done.code == 2
+    assert not (tmp_path / "raw.h5").exists()
+
+
+@pytest.mark.parametrize("source", ["", "*.h5"])
+def test_tail_once_of_no_runs(source: str, tmp_path: Path):
+    """As of a file that is absent, it fails."""
+    done = run("tail", f"{tmp_path}/{source}", "--once")
+    assert done.code == 1
+    assert "no raw file in it" in done.err
+
+
+def test_an_error_is_one_line_whatever_the_name(tmp_path: Path):
+    """Also of a file whose name has two."""
+    done = run("stat", str(tmp_path / "two\nlines.h5"))
+    assert done.code == 1
+    assert len(done.err.splitlines()) == 1

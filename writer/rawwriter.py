@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import stat
 import time
 import warnings
 from collections.abc import Iterable, Mapping
@@ -121,6 +122,9 @@ class RawWriter:
             msg = f"{self.path}: cannot be opened for writing: {error.strerror}"
             raise CannotWrite(msg) from error
         try:
+            if not stat.S_ISREG(os.fstat(self._fd).st_mode):
+                msg = f"{self.path}: is no regular file"
+                raise CannotWrite(msg)
             if not hold_lock(self._fd):
                 msg = f"{self.path}: another RawWriter has this file; one writer at a time"
                 raise WriterBusy(msg)

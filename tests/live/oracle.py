@@ -70,6 +70,7 @@ class Oracle:
     def begin(self, position: Position | None) -> None:
         """Let another follower begin where the checkpoint says, after checking that."""
         before = [*self._done, *([self._run.number] if self._run else [])]
+        last, reached = self._run, self._next
         self._run, self._next, self._done, self._gap = None, 0, [], False
         self._start = self.over = self.unreadable = None
         if position is None:
@@ -89,6 +90,9 @@ class Oracle:
                 assert position.row == 0, at
                 assert number < run.number, at
                 if self.folder and self.runs[number].there:
+                    # Also what was given after it was committed: it has asked for more.
+                    if last is not None and last.number == number:
+                        row = max(row, reached)
                     self._assert_all_given(self.runs[number], row)
         self._start = run, position.row
         self.stored = run.number, position.row
