@@ -18,7 +18,8 @@ from streamer.errors import (
     StreamError,
     WriterStalled,
 )
-from streamer.follow import Batches, Follower, follow
+from streamer.follow import Batches, Follower, PacketBatches, follow
+from streamer.packets import Packets, decode
 from streamer.position import Position
 from streamer.progress import Lag, Stats
 from streamer.rawfile import RawFile
@@ -31,6 +32,7 @@ __all__ = [
     "tail",
     "broadcast",
     "buffered",
+    "decode",
     "Follower",
     "Tail",
     "Batch",
@@ -41,6 +43,8 @@ __all__ = [
     "Hub",
     "Lag",
     "Message",
+    "PacketBatches",
+    "Packets",
     "Position",
     "Stats",
     "Subscription",

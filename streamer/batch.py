@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import repeat
@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from streamer.packets import Packets, decode
 
 if TYPE_CHECKING:
     import awkward
@@ -71,6 +73,8 @@ class Batch:
         (N,) i8: message ``k`` is ``buffer[starts[k] : starts[k] + lengths[k]]``.
     source
         The file that they are from.
+    io_version
+        What that file says of the version of its messages' bytes; None if nothing.
 
     Examples
     --------
@@ -93,6 +97,7 @@ class Batch:
     starts: NDArray[np.int64]
     lengths: NDArray[np.int64]
     source: Path | None = None
+    io_version: str | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -165,7 +170,28 @@ class Batch:
             self.starts[mask],
             self.lengths[mask],
             self.source,
+            self.io_version,
         )
+
+    def packets(self, *, wire: str = "auto", asic: str | Mapping[int, str] = "v2") -> Packets:
+        """Decode the messages into packets.
+
+        Parameters
+        ----------
+        wire, asic
+            As in :func:`streamer.decode`.
+
+        Returns
+        -------
+        Packets
+            What could be decoded, and what could not.
+
+        Raises
+        ------
+        ValueError
+            If there is no such wire or chip.
+        """
+        return decode(self, wire=wire, asic=asic)
 
     def to_awkward(self) -> awkward.Array:
         """Return the messages as an awkward array, without copying their bytes.

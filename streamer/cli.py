@@ -13,13 +13,16 @@ from typing import Any
 
 import click
 
+from streamer.convert import FORMS
 from streamer.demo import demonstrate
 from streamer.doctor import diagnose
 from streamer.printing import print_messages
 from streamer.recover import recover
 from streamer.saying import FAILED, WRONG_CALL, Commands, run
 from streamer.show import Bar, byte_figure
+from streamer.showing import asic_of, convert_shown
 from streamer.summary import summarize
+from streamer.wires import WIRES
 from writer.errors import CannotWrite
 from writer.recording import Recorded, record
 from writer.simulate import LOADS
@@ -374,3 +377,80 @@ def _recover(file: Path, out: Path, keep_uncommitted: bool, as_object: bool) -> 
         click.echo(json.dumps(done.as_dict(), indent=2))
     else:
         click.echo("\n".join(done.lines()))
+
+
+@_commands.command(
+    "convert",
+    short_help="Convert a file into packets.",
+    epilog=_examples(
+        "streamer convert raw.h5 packets.h5",
+        "streamer convert raw.h5 packets.h5 --follow    while the run goes on",
+        "streamer convert raw.h5 packets.parquet",
+        "streamer convert raw.h5 packets.h5 --asic v2 --asic 5=v3",
+    ),
+)
+@_file("file")
+@_file("out")
+@click.option("--follow", is_flag=True, help="Convert what comes too, until the run is over.")
+@click.option(
+    "--to",
+    type=click.Choice(FORMS),
+    help="A packets file, HDF5 2.4, or a Parquet table.  [default: by the name of OUT]",
+)
+@click.option(
+    "--wire",
+    type=click.Choice(["auto", *WIRES]),
+    default="auto",
+    show_default=True,
+    help="The format of the messages: with words of 16 bytes, or of 24.",
+)
+@click.option(
+    "--asic",
+    "asics",
+    multiple=True,
+    metavar="ASIC|G=ASIC",
+    help="What chips there are, or those of io_group G: v2, v2-fifo (in FIFO diagnostics mode), "
+    "v3, lightpix; may be given several times.  [default: v2]",
+)
+@click.option("--compress", is_flag=True, help="Compress the HDF5 file; it takes longer.")
+@click.option("--overwrite", is_flag=True, help="OUT may exist, and gives way at the end.")
+@click.option("--json", "as_object", is_flag=True, help="The report as one object of JSON.")
+def _convert(
+    file: Path,
+    out: Path,
+    follow: bool,
+    to: str | None,
+    wire: str,
+    asics: tuple[str, ...],
+    compress: bool,
+    overwrite: bool,
+    as_object: bool,
+) -> int:
+    """Convert a raw FILE into a file of packets OUT, as larpix-control makes them.
+
+    OUT gets its name once it is complete; until then there is OUT.partial. If it is
+    interrupted, in whatever way, the same command goes on where it was.
+
+    With --follow it waits for FILE and its rows until the writer says that the run is over;
+    larpix-control's writer never does. Ctrl-C then completes OUT with what is there.
+
+    Messages that cannot be decoded are left out, counted, and reported. It fails if there is
+    no other.
+    """
+    done = convert_shown(
+        file,
+        out,
+        follow=follow,
+        to=to,
+        overwrite=overwrite,
+        wire=wire,
+        asic=asic_of(asics),
+        compressed=compress,
+    )
+    if isinstance(done, int):
+        return done
+    if as_object:
+        click.echo(json.dumps(done.as_dict(), indent=2))
+    else:
+        click.echo("\n".join(done.lines()))
+    return 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, Unpack, cast, overload
 
@@ -14,10 +14,11 @@ from streamer.batch import Batch, Gap, Message
 from streamer.choice import DEFAULT_BATCH_BYTES
 from streamer.errors import StreamError
 from streamer.following import Continuing, Following, Raising
+from streamer.packets import DECODED_BYTES, Packets, check_options
 from streamer.position import Position
 from streamer.sequence import DEFAULT_ROTATE_GRACE
 
-__all__ = ["Batches", "Follower", "follow"]
+__all__ = ["Batches", "Follower", "PacketBatches", "follow"]
 
 # After so many messages that were there already, or 1 MB of them, other tasks have a turn.
 _TURN_MESSAGES = 256
@@ -209,6 +210,56 @@ class Follower(Following, Generic[OneT, ManyT]):
         """
         return Batches(self)
 
+    @overload
+    def packets(
+        self: Follower[Message, Batch], *, wire: str = ..., asic: str | Mapping[int, str] = ...
+    ) -> PacketBatches[Packets]: ...
+
+    @overload
+    def packets(
+        self, *, wire: str = ..., asic: str | Mapping[int, str] = ...
+    ) -> PacketBatches[Packets | Gap]: ...
+
+    def packets(
+        self, *, wire: str = "auto", asic: str | Mapping[int, str] = "v2"
+    ) -> PacketBatches[Any]:
+        """Iterate over decoded packets instead of messages: the same rows.
+
+        Parameters
+        ----------
+        wire, asic
+            As in :func:`streamer.decode`.
+
+        Returns
+        -------
+        PacketBatches
+            An async iterator over :class:`Packets`, of a batch, or of a part of one if it is
+            large. Where a :class:`Gap` would come instead of a batch, it comes here too.
+
+        Raises
+        ------
+        ValueError
+            If there is no such wire or chip.
+
+        Examples
+        --------
+        >>> import anyio, tempfile
+        >>> from pathlib import Path
+        >>> from writer import RawWriter
+        >>> from writer.pacman import Word, messages, words
+        >>> message, _ = messages(words(Word.TRIG, trigger_type=2, timestamp=[5, 9]), [2], 0)
+        >>> path = Path(tempfile.mkdtemp()) / "raw.h5"
+        >>> with RawWriter(path, io_version="0.0") as out:
+        ...     rows = out.append([message.tobytes()], io_groups=[1])
+        >>> async def main():
+        ...     async for packets in follow(path).packets():
+        ...         print(packets.timestamp[packets.is_trigger].tolist())
+        >>> anyio.run(main)
+        [5, 9]
+        """
+        check_options(wire, asic)
+        return PacketBatches(self._next_piece, wire, asic)
+
     async def next_batch(self) -> ManyT:
         """Return the next rows at once, waiting for at least one.
 
@@ -222,6 +273,13 @@ class Follower(Following, Generic[OneT, ManyT]):
             await self._advance()
             batch = self._progress.rest()
         return cast("ManyT", batch)
+
+    async def _next_piece(self) -> Batch | Gap:
+        piece = self._progress.piece(DECODED_BYTES)
+        while piece is None:
+            await self._advance()
+            piece = self._progress.piece(DECODED_BYTES)
+        return piece
 
     async def commit(self) -> None:
         """Store the position behind the last message that was given, now, on disk.
@@ -318,3 +376,35 @@ class Batches(Generic[ManyT]):
 
     async def __anext__(self) -> ManyT:
         return await self._follower.next_batch()
+
+
+class PacketBatches(Generic[ManyT]):
+    """An async iterator over the packets of a follower.
+
+    Examples
+    --------
+    See :meth:`Follower.packets`.
+
+    >>> PacketBatches.__name__
+    'PacketBatches'
+    """
+
+    def __init__(
+        self,
+        next_piece: Callable[[], Awaitable[Batch | Gap]],
+        wire: str,
+        asic: str | Mapping[int, str],
+    ) -> None:
+        self._next_piece = next_piece
+        self._wire = wire
+        self._asic = asic
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> ManyT:
+        piece = await self._next_piece()
+        # No await from here on: who is cancelled has lost nothing.
+        if isinstance(piece, Batch):
+            return cast("ManyT", piece.packets(wire=self._wire, asic=self._asic))
+        return cast("ManyT", piece)

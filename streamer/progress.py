@@ -134,6 +134,7 @@ class Progress:
             starts - low,
             lengths,
             batch.source,
+            batch.io_version,
         )
 
     @property
@@ -150,6 +151,20 @@ class Progress:
         self._messages = iter(())
         self._given = len(batch)
         return batch.select(np.arange(given, len(batch))) if given else batch
+
+    def piece(self, max_bytes: int) -> Batch | Gap | None:
+        """Give the next messages of the batch, up to so many bytes; None if none is left."""
+        self._done = self._given
+        batch, first = self._batch, self._given
+        if batch is None or not self.left:
+            return self._take_gap()
+        if not first and batch.payload_bytes <= max_bytes:
+            return self.rest()
+        stops = np.cumsum(batch.lengths[first:])
+        count = max(1, int(np.searchsorted(stops, max_bytes, "right")))
+        self._messages = iter(())
+        self._given = first + count
+        return batch.select(np.arange(first, self._given))
 
     def settle(self) -> None:
         """Count the batch, if all of it was given, and let go of its memory."""

@@ -163,6 +163,12 @@ class RawFile:
         return None if run_id == UNREADABLE else run_id
 
     @property
+    def io_version(self) -> str | None:
+        """Version of the messages' bytes, if the file says so: it never changes."""
+        io_version = self._source.meta.io_version
+        return None if io_version == UNREADABLE else io_version
+
+    @property
     def finished(self) -> bool:
         """Whether the writer has ended the run, and no row has come since.
 
@@ -404,6 +410,7 @@ class RawFile:
             payloads.starts,
             payloads.lengths,
             self.path,
+            self.io_version,
         )
         return Some(batch, loaded.stop, loaded.cause)
 

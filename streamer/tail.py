@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, Unpack, cast, overload
 
 from streamer.batch import Batch, Gap, Message
 from streamer.choice import DEFAULT_BATCH_BYTES
 from streamer.following import Continuing, Following, Raising
+from streamer.packets import DECODED_BYTES, Packets, check_options
 from streamer.position import Position
 from streamer.sequence import DEFAULT_ROTATE_GRACE
 
@@ -131,6 +132,54 @@ class Tail(Following, Generic[OneT, ManyT]):
                 yield self.next_batch()
             except StopIteration:
                 return
+
+    @overload
+    def packets(
+        self: Tail[Message, Batch], *, wire: str = ..., asic: str | Mapping[int, str] = ...
+    ) -> Iterator[Packets]: ...
+
+    @overload
+    def packets(
+        self, *, wire: str = ..., asic: str | Mapping[int, str] = ...
+    ) -> Iterator[Packets | Gap]: ...
+
+    def packets(
+        self, *, wire: str = "auto", asic: str | Mapping[int, str] = "v2"
+    ) -> Iterator[Any]:
+        """Iterate over decoded packets instead of messages; as of a Follower.
+
+        Parameters
+        ----------
+        wire, asic
+            As in :func:`streamer.decode`.
+
+        Returns
+        -------
+        Iterator
+            Over :class:`Packets`, of a batch or of a part of one, and over each :class:`Gap`.
+
+        Raises
+        ------
+        ValueError
+            If there is no such wire or chip.
+        """
+        check_options(wire, asic)
+        return self._packets(wire, asic)
+
+    def _packets(self, wire: str, asic: str | Mapping[int, str]) -> Iterator[Packets | Gap]:
+        while True:
+            try:
+                piece = self._next_piece()
+            except StopIteration:
+                return
+            yield piece.packets(wire=wire, asic=asic) if isinstance(piece, Batch) else piece
+
+    def _next_piece(self) -> Batch | Gap:
+        piece = self._progress.piece(DECODED_BYTES)
+        while piece is None:
+            self._advance()
+            piece = self._progress.piece(DECODED_BYTES)
+        return piece
 
     def next_batch(self) -> ManyT:
         """Return the next rows at once, waiting for at least one.

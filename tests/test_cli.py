@@ -29,7 +29,7 @@ from writer.pacman import MessageType, Word, messages, words
 from writer.simulate import START_TIME, simulate
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = ("tail", "stat", "doctor", "recover", "simulate", "demo")
+COMMANDS = ("tail", "stat", "doctor", "recover", "convert", "simulate", "demo")
 SECONDS = 30.0
 
 # ------------------------------------------------------------------- around the command
@@ -945,7 +945,7 @@ def test_rate_is_steady_if_the_detector_is():
 
 
 @pytest.mark.parametrize(
-    "command", ["tail", "stat", "doctor", "simulate", "recover {out} "]
+    "command", ["tail", "stat", "doctor", "simulate", "recover {out} ", "convert {out} "]
 )
 def test_an_empty_name_is_a_wrong_call(command: str, tmp_path: Path):
     """It is not the current folder, as an unset variable of a shell would have it."""

@@ -30,8 +30,13 @@ LAYERS = (
 )
 # What users import by these names besides what the two packages offer themselves.
 PUBLIC_MODULES = (
+    "streamer.convert",
+    "streamer.geometry",
+    "streamer.packets",
     "streamer.rawhdf5format",
+    "writer.larpix",
     "writer.pacman",
+    "writer.pacman24",
     "writer.rawhdf5format",
     "writer.simulate",
 )

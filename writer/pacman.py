@@ -2,13 +2,13 @@
 
 A message is a header of 8 bytes and up to 65,535 words of 16 bytes, all little-endian
 (io_version 0.0). Every kind of word is a dtype of 16 bytes, so the same memory can be viewed
-as any of them; bytes that no field names are zero. A DATA word carries a LArPix v2 packet, a
-64-bit number whose fields are in `DATA_BITS` and `CONFIG_BITS`.
+as any of them; bytes that no field names are zero. A DATA word carries a LArPix packet, a
+64-bit number whose fields are in `writer.larpix`. The newer wire is in `writer.pacman24`.
 
 The formats are those of the legacy PACMAN firmware (larpix/pacman:
 ``larpix_to_axi_stream.vhd``, ``larpix_trig_to_axi_stream.vhd``,
-``larpix_clk_to_axi_stream.vhd``) and of larpix-control (``pacman_msg_format.py``,
-``packet_v2.py``), and fields bear larpix-control's names.
+``larpix_clk_to_axi_stream.vhd``) and of larpix-control (``pacman_msg_format.py``), and fields
+bear larpix-control's names.
 
 >>> hit = pack(DATA_BITS, chip_id=11, channel_id=3, timestamp=1_000, dataword=42)
 >>> stream = words(Word.DATA, io_channel=[1, 2], receipt_timestamp=1_264, packet=hit)
@@ -17,12 +17,14 @@ The formats are those of the legacy PACMAN firmware (larpix/pacman:
 (40, [40], [2])
 """
 
-from collections.abc import Mapping
 from enum import Enum, IntEnum
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from writer.fields import at_offsets, filled, within
+from writer.larpix import CONFIG_BITS, DATA_BITS, PacketType, pack, parity_ok, with_parity
 
 __all__ = [
     "HEADER",
@@ -42,20 +44,12 @@ __all__ = [
     "messages",
 ]
 
-
-def _dtype(itemsize: int, **fields: tuple[str, int]) -> np.dtype[np.void]:
-    formats, offsets = zip(*fields.values(), strict=True)
-    return np.dtype(
-        {"names": list(fields), "formats": formats, "offsets": offsets, "itemsize": itemsize}
-    )
-
-
 #: Header of a message: its `MessageType`, when it was put together [Unix seconds], and how
 #: many words follow.
-HEADER: Final = _dtype(8, type=("u1", 0), seconds=("<u4", 1), words=("<u2", 6))
+HEADER: Final = at_offsets(8, type=("u1", 0), seconds=("<u4", 1), words=("<u2", 6))
 
 #: A word of any kind. It leaves no byte unnamed, so that a copy of it is complete.
-WORD: Final = _dtype(16, type=("u1", 0), body=("V15", 1))
+WORD: Final = at_offsets(16, type=("u1", 0), body=("V15", 1))
 
 #: As many words as a header can count.
 MAX_WORDS: Final = 0xFFFF
@@ -91,19 +85,6 @@ class SyncType(IntEnum):
     CLOCK_SWITCH = ord("C")
 
 
-class PacketType(IntEnum):
-    """The two lowest bits of a LArPix packet.
-
-    >>> PacketType(3).name
-    'CONFIG_READ'
-    """
-
-    DATA = 0
-    TEST = 1
-    CONFIG_WRITE = 2
-    CONFIG_READ = 3
-
-
 _NO_FIELDS: dict[str, tuple[str, int]] = {}
 
 
@@ -131,100 +112,7 @@ class Word(Enum):
 
     def __init__(self, letter: str, fields: dict[str, tuple[str, int]]) -> None:
         self.letter = ord(letter)
-        self.dtype = _dtype(16, type=("u1", 0), **fields)
-
-
-#: Fields of data and test packets: their lowest bit, and how many bits they have. In
-#: ``local_fifo`` (the channel's) and ``shared_fifo`` (the chip's) bit 0 means more than half
-#: full and bit 1 full; ``timestamp`` counts ticks.
-DATA_BITS: Final = {
-    "packet_type": (0, 2),
-    "chip_id": (2, 8),
-    "channel_id": (10, 6),
-    "timestamp": (16, 31),
-    "first_packet": (47, 1),
-    "dataword": (48, 8),
-    "trigger_type": (56, 2),
-    "local_fifo": (58, 2),
-    "shared_fifo": (60, 2),
-    "downstream_marker": (62, 1),
-    "parity": (63, 1),
-}
-
-#: Fields of packets that write or read a register of a chip, as `DATA_BITS`.
-CONFIG_BITS: Final = {
-    "packet_type": (0, 2),
-    "chip_id": (2, 8),
-    "register_address": (10, 8),
-    "register_data": (18, 8),
-    "downstream_marker": (62, 1),
-    "parity": (63, 1),
-}
-
-_PARITY = np.uint64(1 << 63)
-
-
-def pack(layout: Mapping[str, tuple[int, int]], **fields: ArrayLike) -> NDArray[np.uint64]:
-    """Pack LArPix v2 packets, with valid parity.
-
-    Parameters
-    ----------
-    layout
-        `DATA_BITS` or `CONFIG_BITS`.
-    **fields
-        Integers or integer arrays whose shapes broadcast, for any of the layout's fields but
-        ``parity``. What is left out is zero.
-
-    Returns
-    -------
-    NDArray
-        Packets, u8, of the broadcast shape.
-
-    Raises
-    ------
-    TypeError
-        If the layout has no such field, or a value is no integer.
-    ValueError
-        If a value does not fit into its field.
-
-    Examples
-    --------
-    >>> hits = pack(DATA_BITS, chip_id=11, channel_id=[0, 63], timestamp=7, dataword=200)
-    >>> [hex(packet) for packet in hits.tolist()]
-    ['0xc800000007002c', '0xc800000007fc2c']
-    >>> read = PacketType.CONFIG_READ
-    >>> hex(pack(CONFIG_BITS, packet_type=read, chip_id=12, register_address=64))
-    '0x10033'
-    """
-    packets = np.zeros((), np.uint64)
-    for name, values in fields.items():
-        if name == "parity" or name not in layout:
-            msg = f"a packet of this layout has no field {name!r} to set"
-            raise TypeError(msg)
-        start, width = layout[name]
-        column = _within(name, values, (1 << width) - 1).astype(np.uint64)
-        packets = packets | column << np.uint64(start)
-    return with_parity(packets)
-
-
-def with_parity(packets: ArrayLike) -> NDArray[np.uint64]:
-    """Set bit 63 of packets (u8, any shape) so that an odd number of all 64 bits is set.
-
-    >>> [hex(packet) for packet in with_parity([0, 1, 3]).tolist()]
-    ['0x8000000000000000', '0x1', '0x8000000000000003']
-    """
-    body = np.asarray(packets, np.uint64) & ~_PARITY
-    return body | np.logical_not(parity_ok(body)).astype(np.uint64) << np.uint64(63)
-
-
-def parity_ok(packets: ArrayLike) -> NDArray[np.bool]:
-    """Tell for packets (u8, any shape) whether an odd number of all 64 bits is set.
-
-    >>> parity_ok([0, 1, 3]).tolist()
-    [False, True, False]
-    """
-    ones: NDArray[np.uint8] = np.bitwise_count(np.asarray(packets, np.uint64))
-    return (ones & 1).astype(np.bool)
+        self.dtype = at_offsets(16, type=("u1", 0), **fields)
 
 
 def words(kind: Word, **fields: ArrayLike) -> NDArray[np.void]:
@@ -255,21 +143,8 @@ def words(kind: Word, **fields: ArrayLike) -> NDArray[np.void]:
     >>> words(Word.TRIG, trigger_type=2, timestamp=[10, 20])["timestamp"].tolist()
     [10, 20]
     """
-    columns: dict[str, NDArray[Any]] = {}
-    for name, values in fields.items():
-        if name == "type" or name not in (kind.dtype.names or ()):
-            msg = f"a {kind.name} word has no field {name!r} to set"
-            raise TypeError(msg)
-        dtype = kind.dtype[name]
-        is_text = dtype.kind == "S"
-        columns[name] = (
-            np.asarray(values) if is_text else _within(name, values, np.iinfo(dtype).max)
-        )
-    shape = np.broadcast_shapes((1,), *(column.shape for column in columns.values()))
-    made = np.zeros(shape, kind.dtype)
+    made = filled(f"{kind.name} word", kind.dtype, fields)
     made["type"] = kind.letter
-    for name, column in columns.items():
-        made[name] = column
     return made
 
 
@@ -312,13 +187,13 @@ def messages(
     >>> lengths.tolist(), len(buffer)
     ([8, 40], 48)
     """
-    sizes = np.atleast_1d(_within("counts", counts, MAX_WORDS)).astype(np.int64)
+    sizes = np.atleast_1d(within("counts", counts, MAX_WORDS)).astype(np.int64)
     if sizes.sum() != len(words):
         msg = f"counts add up to {sizes.sum()}, but there are {len(words)} words"
         raise ValueError(msg)
     headers = np.zeros(len(sizes), HEADER)
     headers["type"] = kind
-    headers["seconds"] = _within("seconds", seconds, np.iinfo(np.uint32).max)
+    headers["seconds"] = within("seconds", seconds, np.iinfo(np.uint32).max)
     headers["words"] = sizes
 
     # Everything is a multiple of 8 bytes: a header is one number, a word is two.
@@ -328,17 +203,3 @@ def messages(
     joined[is_header] = headers.view(np.uint64)
     joined[~is_header] = np.ascontiguousarray(words.view(WORD)).view(np.uint64)
     return joined.view(np.uint8), 8 + 16 * sizes
-
-
-def _within(name: str, values: ArrayLike, top: int) -> NDArray[np.integer]:
-    array = np.asarray(values)
-    if not array.size:
-        return array.astype(np.uint64)
-    if array.dtype.kind not in "biu":
-        msg = f"{name} must be whole numbers, got {array.dtype}"
-        raise TypeError(msg)
-    low, high = array.min(), array.max()
-    if low < 0 or high > top:
-        msg = f"{name} must be from 0 to {top}, got {low if low < 0 else high}"
-        raise ValueError(msg)
-    return array

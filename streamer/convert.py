@@ -1,0 +1,243 @@
+"""Convert a raw file into packets: ``streamer convert``."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from streamer.conversion import Conversion
+from streamer.converting import CannotConvert, Make, Source, Stopped, Work
+from streamer.errors import FileReplaced, LayoutError, StreamError
+from streamer.packetfile import PacketFile
+from streamer.packets import check_options
+from streamer.partial import CannotMake, Partial
+from streamer.position import Position
+from streamer.rawfile import RawFile
+from streamer.rows import TooNarrow
+from streamer.sequence import is_many
+from streamer.tail import tail
+
+__all__ = ["FORMS", "CannotConvert", "Stopped", "convert"]
+
+logger = logging.getLogger("streamer.convert")
+
+#: What a raw file can be converted to.
+FORMS = ("hdf5", "parquet")
+
+_PARQUET_NAMES = (".parquet", ".pq")
+# A file in which a position is looked up is there; HDF5 may need a few attempts to open it.
+_LOOK_SECONDS = 10.0
+
+
+def convert(
+    raw: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    follow: bool = False,
+    to: str | None = None,
+    overwrite: bool = False,
+    wire: str = "auto",
+    asic: str | Mapping[int, str] = "v2",
+    compressed: bool = False,
+    stop: threading.Event | None = None,
+    told: Callable[[int, int], None] | None = None,
+) -> Conversion:
+    """Convert a raw file into a file of packets.
+
+    Parameters
+    ----------
+    raw
+        The raw file: one file, live or not.
+    out
+        The file of packets. It gets this name once it is complete.
+    follow
+        Whether to convert also what is still to come, until the run is over; and to wait for
+        a file that is absent. Otherwise what is there now.
+    to
+        ``"hdf5"``: a packets file 2.4, with the datasets, types, attributes and values that
+        larpix-control's ``parse`` and ``to_file`` give. ``"parquet"``: a table with the same
+        columns after one more, ``row``, i8: the message that each packet is from; needs
+        pyarrow. By default what the name of `out` says.
+    overwrite
+        Whether `out` may exist, and another conversion may have been begun there.
+    wire, asic
+        As of :func:`streamer.packets.decode`.
+    compressed
+        Whether to compress the packets of an HDF5 file, with gzip: a third as large or less,
+        and a third as fast. larpix-control does not, and reads it all the same. Parquet always
+        is compressed.
+    stop
+        Set by another thread, or a handler of signals, to stop it soon. With `follow`, that is
+        the end: what has been committed by then is converted, and the file completed.
+        Otherwise :class:`Stopped` is raised.
+    told
+        Called now and then with the rows that are done, and all that there are.
+
+    Returns
+    -------
+    Conversion
+        How much it was, and the messages that could not be decoded.
+
+    Raises
+    ------
+    CannotConvert
+        If the output cannot have that name; if it cannot be written, as on a full disk; if no
+        message could be decoded at all.
+    Stopped
+        If it was stopped.
+    NotReady, LayoutError
+        If there is no raw file.
+    RowUnreadable, FileReplaced
+        As of :func:`streamer.follow`.
+    ValueError
+        If an argument makes no sense.
+    ModuleNotFoundError
+        If pyarrow is not installed.
+
+    Notes
+    -----
+    Until it is complete, it is ``OUT.partial``; with ``OUT.partial.state``, where it is stored
+    every two seconds how far it is. The same call goes on from there if this one was
+    interrupted, also by a kill, a crash of the machine or a full disk: no packet is lost, and
+    none comes twice.
+
+    What cannot be decoded is counted and left out; it never costs another message. A message
+    whose words are not all known loses those words only.
+
+    Memory does not grow with the file.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from writer.recording import record
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> done = record(folder / "raw.h5", load="tile", seconds=0.1, fast=True)
+    >>> conversion = convert(folder / "raw.h5", folder / "packets.h5")
+    >>> conversion.messages == done.rows, conversion.faults
+    (True, {})
+    """
+    raw, out = Path(raw), Path(out)
+    form = to or ("parquet" if out.suffix in _PARQUET_NAMES else "hdf5")
+    if form not in FORMS:
+        msg = f"to is {to!r}, not one of {', '.join(FORMS)}"
+        raise ValueError(msg)
+    check_options(wire, asic)
+    make = _maker(form, compressed)
+    _check_names(raw, out, overwrite)
+    if not follow:
+        RawFile(raw).close()  # raises if there is nothing to convert
+    asics = asic if isinstance(asic, str) else {str(key): asic[key] for key in sorted(asic)}
+    asked = {"to": form, "wire": wire, "asic": asics, "compressed": compressed}
+    source = Source(raw, follow, stop or threading.Event(), wire, asic)
+    dtype = None
+    with _opened(raw, out, asked, overwrite) as made:
+        while True:
+            try:
+                with Work(source, made, asked, make, dtype) as work:
+                    return work.run(told or _unseen, overwrite)
+            except TooNarrow as needed:
+                # The file does not say which wire it is of, and has messages of both.
+                logger.warning("%s: has messages of two wires; beginning anew", raw)
+                made.restart()
+                dtype = needed.dtype
+            except CannotMake as error:
+                msg = f"{error}{_kept(made)}"
+                raise CannotConvert(msg) from error
+
+
+def _unseen(done: int, total: int) -> None:
+    pass
+
+
+def _maker(form: str, compressed: bool) -> Make:
+    if form == "hdf5":
+        return partial(PacketFile, compressed=compressed)
+    try:
+        from streamer.parquet import ParquetFile
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] != "pyarrow":
+            raise
+        msg = "Parquet needs the package pyarrow: pip install 'larpix-streamer[parquet]'"
+        raise CannotConvert(msg) from error
+    return ParquetFile
+
+
+def _check_names(raw: Path, out: Path, overwrite: bool) -> None:
+    if is_many(raw):
+        msg = f"{raw}: a folder or a pattern, not one file: convert its files one by one"
+        raise CannotConvert(msg)
+    reason = None
+    if out.is_dir():
+        reason = "is a folder"
+    elif not out.parent.is_dir():
+        reason = f"there is no folder {out.parent}"
+    elif os.path.lexists(out):
+        if out.exists() and raw.exists() and raw.samefile(out):
+            reason = "is the raw file itself; give the packets another name"
+        elif out.exists() and not out.is_file():
+            reason = "is a pipe or a device, not a file"
+        elif not overwrite:
+            reason = "exists already, and was not to be overwritten"
+        elif _is_raw(out):
+            reason = "is a raw file, which is never overwritten"
+    if reason is not None:
+        msg = f"{out}: {reason}"
+        raise CannotConvert(msg)
+
+
+def _is_raw(path: Path) -> bool:
+    try:
+        RawFile(path).close()
+    except (StreamError, LayoutError):
+        return False
+    return True
+
+
+def _opened(raw: Path, out: Path, asked: dict[str, Any], overwrite: bool) -> Partial:
+    """Return what the output is made in, with what the same call has begun there."""
+    try:
+        made = Partial(out)
+    except CannotMake as error:
+        raise CannotConvert(str(error)) from error
+    try:
+        reason = None if made.stored is None else _otherwise(raw, asked, made.stored.facts)
+        if reason is not None:
+            if not overwrite:
+                msg = f"{made.path}: {reason}; remove it, or overwrite it, to begin anew"
+                raise CannotConvert(msg)
+            made.restart()
+    except BaseException:
+        made.close()
+        raise
+    return made
+
+
+def _otherwise(raw: Path, asked: dict[str, Any], facts: dict[str, Any]) -> str | None:
+    """Say why what was begun is not what is to be made, if it is not."""
+    if facts["asked"] != asked:
+        return "was begun in another way, or to be of another form"
+    position = Position.from_json(json.dumps(facts["position"]))
+    if position.created is not None:
+        try:
+            # Nothing is read, but the position is made sure of.
+            with tail(raw, start=position, until=position.row, idle_timeout=_LOOK_SECONDS) as at:
+                at.next_batch()
+        except StopIteration:
+            pass
+        except FileReplaced as error:
+            return f"was begun with another file: {error}"
+    return None
+
+
+def _kept(made: Partial) -> str:
+    """Say what there is to go on with; if there is nothing, leave nothing."""
+    if made.stored is None or not (row := made.stored.facts["position"]["row"]):
+        made.discard()
+        return ""
+    return f". Its first {row:,} rows are kept in {made.path.name}; the same call goes on there"

@@ -1,0 +1,273 @@
+"""Each column of packets, from their bits: pure, and computed only when it is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from streamer.decoded import ASICS, LAYOUTS, Decoded
+from streamer.words import TIMESTAMP
+from writer.larpix import Layout, PacketType
+
+__all__ = ["COLUMNS", "Column", "Columns", "Compute"]
+
+_FIFO, _V3 = ASICS["v2-fifo"], ASICS["v3"]
+
+Column = NDArray[Any]
+
+#: Computes a column; may ask for another one by its name.
+Compute = Callable[[Decoded, Callable[[str], Column]], Column]
+
+
+# Parts of a packet: the first byte, and how many. Each field lies in one of them.
+_PARTS: Final = ((0, 2), (2, 2), (4, 2), (6, 2), (0, 4), (2, 4), (4, 4))
+
+
+def _container(low: int, width: int) -> tuple[int, int]:
+    """Return the first part that holds a field."""
+    return next(
+        (first, size)
+        for first, size in _PARTS
+        if 8 * first <= low and low + width <= 8 * (first + size)
+    )
+
+
+def _part(first: int, size: int) -> Compute:
+    """Make what copies a part of each packet: numpy is fast with what lies together."""
+    parts = np.dtype(
+        {"names": ["part"], "formats": [f"<u{size}"], "offsets": [first], "itemsize": 8}
+    )
+    return lambda decoded, _: decoded.words.packets.view(parts)["part"].copy()
+
+
+def _extracted(
+    layout: Layout, name: str, dtype: np.dtype[Any], get: Callable[[str], Column]
+) -> Column:
+    """Return a field of each packet."""
+    low, width = layout[name]
+    first, size = _container(low, width)
+    part, shift = get(f"_part_{first}_{size}"), low - 8 * first
+    column: Column = part >> shift if shift else part
+    if shift + width < 8 * size and width < 8 * dtype.itemsize:
+        column = column & ((1 << width) - 1)
+    return column.astype(dtype)
+
+
+def _bits(name: str, dtype: DTypeLike) -> Compute:
+    """Make what computes a field of packets."""
+    made = np.dtype(dtype)
+
+    def compute(decoded: Decoded, get: Callable[[str], Column]) -> Column:
+        codes = decoded.codes
+        layouts = [LAYOUTS[code] for code in codes]
+        if len(codes) == 1 and name in layouts[0]:
+            return _extracted(layouts[0], name, made, get)
+        column: Column = np.zeros(len(decoded.words.packets), made)
+        for code, layout in zip(codes, layouts, strict=True):
+            if len(codes) > 1 and name in layout:
+                where = decoded.spread(decoded.asics == code)
+                np.copyto(column, _extracted(layout, name, made, get), where=where)
+        return column
+
+    return compute
+
+
+def _with_others(compute: Compute, name: str) -> Compute:
+    """Make what computes a column that packets of no chip have a value in too."""
+
+    def overlaid(decoded: Decoded, get: Callable[[str], Column]) -> Column:
+        column = compute(decoded, get)
+        values = getattr(decoded.words.others, name)
+        # Zero is there already.
+        some = np.flatnonzero(values)
+        column[decoded.words.others.places[some]] = values[some]
+        return column
+
+    return overlaid
+
+
+def _zeros(dtype: DTypeLike) -> Compute:
+    return lambda decoded, _: np.zeros(len(decoded.words.packets), dtype)
+
+
+def _of_message(name: str) -> Compute:
+    return lambda decoded, _: decoded.spread(getattr(decoded, name))
+
+
+def _of_type(*types: int) -> Compute:
+    def compute(_: Decoded, get: Callable[[str], Column]) -> Column:
+        found: Column = get("packet_type") == types[0]
+        for one in types[1:]:
+            found |= get("packet_type") == one
+        return found
+
+    return compute
+
+
+def _dataword(decoded: Decoded, get: Callable[[str], Column]) -> Column:
+    return _bits("dataword", "<u2" if decoded.is_wide else "u1")(decoded, get)
+
+
+def _valid_parity(decoded: Decoded, _: Callable[[str], Column]) -> Column:
+    # What no chip made has no bit set, which is not valid.
+    column: Column = np.bitwise_count(decoded.words.packets)
+    column &= 1
+    return column
+
+
+def _fifo_diagnostics_enabled(decoded: Decoded, _: Callable[[str], Column]) -> Column:
+    column = decoded.spread((decoded.asics == _FIFO).astype(np.uint8))
+    column[decoded.words.others.places] = 0
+    return column
+
+
+def _is_data(decoded: Decoded, get: Callable[[str], Column]) -> Column:
+    codes = decoded.codes
+    types: Column = np.array(PacketType.V3_DATA if codes == (_V3,) else PacketType.DATA)
+    if _V3 in codes and codes != (_V3,):
+        of_message = np.where(decoded.asics == _V3, PacketType.V3_DATA, PacketType.DATA)
+        types = decoded.spread(of_message.astype(np.uint8))
+    found: Column = get("packet_type") == types
+    return found
+
+
+def _is_test(decoded: Decoded, get: Callable[[str], Column]) -> Column:
+    found: Column = get("packet_type") == PacketType.TEST
+    if _V3 in decoded.codes:
+        found &= decoded.spread(decoded.asics != _V3)
+    return found
+
+
+_WRITE, _READ = PacketType.CONFIG_WRITE, PacketType.CONFIG_READ
+
+#: How each column is computed, and the parts of packets from which several are.
+COLUMNS: Final[dict[str, Compute]] = {
+    **{f"_part_{first}_{size}": _part(first, size) for first, size in _PARTS},
+    "io_group": _of_message("io_groups"),
+    "io_channel": lambda decoded, _: decoded.words.io_channels,
+    "chip_id": _bits("chip_id", "u1"),
+    "packet_type": _with_others(_bits("packet_type", "u1"), "type"),
+    "downstream_marker": _bits("downstream_marker", "u1"),
+    "parity": _bits("parity", "u1"),
+    "valid_parity": _valid_parity,
+    "channel_id": _bits("channel_id", "u1"),
+    "timestamp": _with_others(_bits("timestamp", "<u8"), "timestamp"),
+    "dataword": _with_others(_dataword, "clk_source"),
+    "trigger_type": _with_others(_bits("trigger_type", "u1"), "kind"),
+    "local_fifo": _bits("local_fifo", "u1"),
+    "shared_fifo": _bits("shared_fifo", "u1"),
+    "register_address": _bits("register_address", "u1"),
+    "register_data": _bits("register_data", "u1"),
+    "direction": _zeros("u1"),
+    "local_fifo_events": _bits("local_fifo_events", "u1"),
+    "shared_fifo_events": _bits("shared_fifo_events", "<u2"),
+    "counter": _zeros("<u4"),
+    "fifo_diagnostics_enabled": _fifo_diagnostics_enabled,
+    "first_packet": _bits("first_packet", "u1"),
+    "receipt_timestamp": lambda decoded, _: decoded.words.receipts,
+    "reset_sample_flag": _bits("reset_sample_flag", "u1"),
+    "cds_flag": _bits("cds_flag", "u1"),
+    "row": _of_message("rows"),
+    "time": _of_message("seconds"),
+    "is_data": _is_data,
+    "is_test": _is_test,
+    "is_config_write": _of_type(_WRITE),
+    "is_config_read": _of_type(_READ),
+    "is_config": _of_type(_WRITE, _READ),
+    "is_timestamp": _of_type(TIMESTAMP),
+    "is_message": _of_type(5),
+    "is_sync": _of_type(6),
+    "is_trigger": _of_type(7),
+}
+
+
+class Columns:
+    """Columns of packets, one value a packet: computed when asked for, then kept, read-only.
+
+    Parameters
+    ----------
+    decoded
+        What they are computed from.
+    """
+
+    #: u1: PACMAN card, as the file says.
+    io_group: NDArray[np.uint8]
+    #: u1: UART of that card.
+    io_channel: NDArray[np.uint8]
+    #: u1
+    chip_id: NDArray[np.uint8]
+    #: u1: 0 data, 1 test (of v3: data), 2 configuration write, 3 configuration read,
+    #: 4 timestamp: a message's header, 6 sync, 7 trigger. 5, a text, comes from no wire.
+    packet_type: NDArray[np.uint8]
+    #: u1: bit 62 of a packet.
+    downstream_marker: NDArray[np.uint8]
+    #: u1: bit 63 of a packet.
+    parity: NDArray[np.uint8]
+    #: u1: 1 if an odd number of the 64 bits is set.
+    valid_parity: NDArray[np.uint8]
+    #: u1
+    channel_id: NDArray[np.uint8]
+    #: u8, ticks: the chip's counter, or the card's at a sync or trigger. Of a message's header
+    #: the Unix time in seconds, of the newer wire whatever is there.
+    timestamp: NDArray[np.uint64]
+    #: u1, or u2 where there are v3 chips: the ADC's value; of a sync the clock's source.
+    dataword: NDArray[np.unsignedinteger]
+    #: u1: 0 normal, 1 external, 2 cross, 3 periodic; of a sync its letter, S, H or C; of a
+    #: trigger its bits.
+    trigger_type: NDArray[np.uint8]
+    #: u1: bit 0: the channel's FIFO is more than half full; bit 1: full.
+    local_fifo: NDArray[np.uint8]
+    #: u1: the same of the chip's FIFO.
+    shared_fifo: NDArray[np.uint8]
+    #: u1
+    register_address: NDArray[np.uint8]
+    #: u1
+    register_data: NDArray[np.uint8]
+    #: u1: always 0, as larpix-control writes it.
+    direction: NDArray[np.uint8]
+    #: u1: what the channel's FIFO holds, in FIFO diagnostics mode.
+    local_fifo_events: NDArray[np.uint8]
+    #: u2: the same of the chip's FIFO.
+    shared_fifo_events: NDArray[np.uint16]
+    #: u4: always 0; the index of a text.
+    counter: NDArray[np.uint32]
+    #: u1: 1 if decoded as of a chip in that mode.
+    fifo_diagnostics_enabled: NDArray[np.uint8]
+    #: u1: the first of a burst.
+    first_packet: NDArray[np.uint8]
+    #: u4, or u8 of the newer wire: ticks of the card at which the packet came.
+    receipt_timestamp: NDArray[np.unsignedinteger]
+    #: u1: a v3 packet's flags, which format 2.4 has no fields for.
+    reset_sample_flag: NDArray[np.uint8]
+    cds_flag: NDArray[np.uint8]
+    #: i8: row of the message in the file.
+    row: NDArray[np.int64]
+    #: i8: Unix seconds of the message's header; 0 if that does not say.
+    time: NDArray[np.int64]
+    #: bool: by `packet_type`, and by what it means for the kind of chip.
+    is_data: NDArray[np.bool_]
+    is_test: NDArray[np.bool_]
+    is_config_write: NDArray[np.bool_]
+    is_config_read: NDArray[np.bool_]
+    is_config: NDArray[np.bool_]
+    is_timestamp: NDArray[np.bool_]
+    is_message: NDArray[np.bool_]
+    is_sync: NDArray[np.bool_]
+    is_trigger: NDArray[np.bool_]
+
+    def __init__(self, decoded: Decoded) -> None:
+        self.decoded = decoded
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in COLUMNS:
+            msg = f"{type(self).__name__!r} object has no attribute {name!r}"
+            raise AttributeError(msg)
+        column = COLUMNS[name](self.decoded, partial(getattr, self))
+        column.setflags(write=False)
+        # Kept as a plain attribute, which is found before this method is asked.
+        self.__dict__[name] = column
+        return column
