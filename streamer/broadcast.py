@@ -446,7 +446,7 @@ class _Pump:
             return
         if self._held is not None and not quietly:
             raise failure.error.with_traceback(failure.trace)
-        logger.warning("%s; no consumer has come to that", failure.error)
+        logger.warning("%s; no consumer has come to that", str(failure.error))
 
     def leave(self) -> None:
         """Let those who wait know that nothing more comes."""

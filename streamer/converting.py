@@ -239,7 +239,7 @@ class Work:
         # That a file is waited for has been logged; not so that HDF5 cannot read it for a while.
         if isinstance(error, NotReady) and live.trouble is None and str(error) != self._said:
             self._said = str(error)
-            logger.warning("%s; trying again", error)
+            logger.warning("%s; trying again", str(error))
         if self._position.row > self._stored_row:
             self._store()
 

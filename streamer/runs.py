@@ -305,7 +305,7 @@ class RunFolder:
                 run_id = None if meta.run_id == UNREADABLE else meta.run_id
                 self._add(Run(meta.created, path, run_id), status)
         except (NotReady, OSError) as error:
-            logger.debug("%s: not readable yet: %s", path, error)
+            logger.debug("%s: not readable yet: %s", path, str(error))
             known.due, known.pause = (
                 time.monotonic() + known.pause,
                 min(2 * known.pause, _LONGEST_TRY_SECONDS),
@@ -313,7 +313,7 @@ class RunFolder:
             return
         except LayoutError as error:
             if known.changed < 0:
-                logger.info("%s; left out", error)
+                logger.info("%s; left out", str(error))
         known.inode, known.changed, known.pause = status.st_ino, status.st_ctime_ns, _TRY_SECONDS
         known.due = time.monotonic() + _AGAIN_SECONDS
         del self._unread[name]

@@ -203,7 +203,7 @@ class Sequence:
         """Go on with the file that has the name now, or tell of it."""
         if not self._continues:
             raise error
-        logger.warning("%s; going on with what comes next", error)
+        logger.warning("%s; going on with what comes next", str(error))
         steps = self._files[place.file] if place.file < len(self._files) else None
         after = Place(place.file + 1, None)
         row, was, start = place.row, steps.identity if steps else None, self._choice.start

@@ -177,7 +177,7 @@ class Steps:
             self._absent = True
         if not self._warned:
             self._warned = True
-            logger.warning("%s; waiting for it", error)
+            logger.warning("%s; waiting for it", str(error))
         return Step(self._at(row), trouble=str(error))
 
     def _has_settled(self, raw: RawFile) -> bool:

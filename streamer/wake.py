@@ -87,7 +87,7 @@ class Hints:
             observer.schedule(handler, str(folder), event_filter=_TELLING)
             observer.start()
         except (OSError, RuntimeError) as error:
-            logger.info("%s: cannot be watched, only polled: %s", folder, error)
+            logger.info("%s: cannot be watched, only polled: %s", folder, str(error))
             if observer is not None:
                 # As it was not started, its stop() would do nothing: this ends the thread
                 # and the descriptors that it has already.

@@ -1355,3 +1355,12 @@ def main(kind: str, path: str) -> None:
 
 if __name__ == "__main__":
     main(*sys.argv[1:])
+
+
+def test_what_is_logged_keeps_no_follower_alive(path: Path, caplog):
+    """Whoever keeps records would keep, with an error's traceback, the file open too."""
+    with live("tail", path, poll=0.001) as run:
+        run.until(lambda: "waiting for it" in caplog.text)
+    kept = [value for record in caplog.records for value in record.args]
+    assert kept
+    assert not any(isinstance(value, BaseException) for value in kept)

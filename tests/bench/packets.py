@@ -13,6 +13,7 @@ from larpix.format.hdf5format import to_file
 
 from streamer import Batch, RawFile, decode
 from streamer.convert import convert
+from tests.bench.monitor import monitoring
 from tests.bench.timing import limits, medians
 from writer import RawWriter
 from writer.pacman import DATA_BITS, SyncType, Word, messages, pack, words
@@ -198,6 +199,7 @@ def main() -> None:
         folder = Path(name)
         rows = decoding(folder) + reading(folder)
         rows += converting(folder)
+        rows += monitoring(folder)
     limits("packets", rows)
 
 
