@@ -12,8 +12,8 @@ from types import FrameType
 
 import click
 
-from streamer.conversion import Conversion
 from streamer.convert import Stopped, convert
+from streamer.convert.report import Conversion
 from streamer.packets import check_options
 from streamer.saying import INTERRUPTED
 from streamer.show import Bar, say

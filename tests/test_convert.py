@@ -18,21 +18,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-import streamer.converting
-import streamer.packetfile
-import streamer.parquet
+import streamer.convert.converting
+import streamer.convert.packetfile
+import streamer.convert.parquet
 from streamer import LayoutError, NotReady
-from streamer.conversion import Conversion
 from streamer.convert import CannotConvert, Stopped, convert
-from streamer.footers import moved
-from streamer.partial import Partial
+from streamer.convert.footers import moved
+from streamer.convert.partial import Partial
+from streamer.convert.report import Conversion
 from writer import RawWriter
 from writer.pacman import Word, messages, words
 from writer.recording import record
 
 ROOT = Path(__file__).parents[1]
 SECONDS = 30.0
-CHUNK = streamer.packetfile._CHUNK_ROWS
+CHUNK = streamer.convert.packetfile._CHUNK_ROWS
 
 
 # ----------------------------------------------------------------------- around files
@@ -119,11 +119,11 @@ def converted(raw: Path) -> np.ndarray:
 # A second process that converts slowly enough to be hit, and says how far it is.
 CONVERTS = """
 import json, sys, time
-import streamer.converting
+import streamer.convert.converting
 import streamer.steps
 from streamer.convert import convert
 raw, out, options = sys.argv[1:4]
-streamer.converting._STORE_SECONDS = 0.02
+streamer.convert.converting._STORE_SECONDS = 0.02
 streamer.steps._STEP_ROWS = 1500
 def told(done, total):
     print(done, flush=True)
@@ -258,7 +258,7 @@ def test_parquet_has_the_same_columns(
 ):
     """All fields of a packet, and before them the message that it is from."""
     if rows is not None:
-        monkeypatch.setattr(streamer.parquet, "_GROUP_ROWS", rows)
+        monkeypatch.setattr(streamer.convert.parquet, "_GROUP_ROWS", rows)
     done = convert(raw, tmp_path / "out.parquet")
     table = pq.read_table(tmp_path / "out.parquet")
     assert table.column_names == ["row", *converted.dtype.names]
@@ -525,7 +525,7 @@ def check_full_disk(
 
 def test_full_disk_keeps_what_was_stored(raw: Path, tmp_path: Path, monkeypatch):
     """The error says how much that is."""
-    monkeypatch.setattr(streamer.converting, "_STORE_SECONDS", 0.0)
+    monkeypatch.setattr(streamer.convert.converting, "_STORE_SECONDS", 0.0)
     stop, told = stop_after(2)
     with pytest.raises(Stopped):
         convert(raw, tmp_path / "out", stop=stop, told=told)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamer.partial import CannotMake, Partial
+from streamer.convert.partial import CannotMake, Partial
 
 PAGE = 4096
 # Where to make sure of what is on disk takes no time.

@@ -15,9 +15,9 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from streamer.convert.partial import Partial
+from streamer.convert.rows import Blocks, check_fits
 from streamer.packets import Packets
-from streamer.partial import Partial
-from streamer.rows import Blocks, check_fits
 
 __all__ = ["PacketFile"]
 

@@ -11,19 +11,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from streamer.conversion import Conversion
-from streamer.converting import CannotConvert, Make, Source, Stopped, Work
+from streamer.convert.converting import CannotConvert, Make, Source, Work
+from streamer.convert.packetfile import PacketFile
+from streamer.convert.partial import CannotMake, Partial
+from streamer.convert.report import Conversion
+from streamer.convert.rows import TooNarrow
 from streamer.errors import FileReplaced, LayoutError, StreamError
-from streamer.packetfile import PacketFile
 from streamer.packets import check_options
-from streamer.partial import CannotMake, Partial
 from streamer.position import Position
 from streamer.rawfile import RawFile
-from streamer.rows import TooNarrow
 from streamer.sequence import is_many
 from streamer.tail import tail
 
-__all__ = ["FORMS", "CannotConvert", "Stopped", "convert"]
+__all__ = ["FORMS", "convert"]
 
 logger = logging.getLogger("streamer.convert")
 
@@ -159,7 +159,7 @@ def _maker(form: str, compressed: bool) -> Make:
     if form == "hdf5":
         return partial(PacketFile, compressed=compressed)
     try:
-        from streamer.parquet import ParquetFile
+        from streamer.convert.parquet import ParquetFile
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] != "pyarrow":
             raise

@@ -12,9 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, Self
 
+from streamer.convert.overlay import Overlay
+from streamer.convert.statefile import State, read_state, settle, write_state
 from streamer.errors import StreamError
-from streamer.overlay import Overlay
-from streamer.statefile import State, read_state, settle, write_state
 
 __all__ = ["CannotMake", "Partial", "Stored"]
 

@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from streamer.footers import moved
+from streamer.convert.footers import moved
+from streamer.convert.partial import Partial
+from streamer.convert.rows import Blocks, check_fits
 from streamer.packets import Packets
-from streamer.partial import Partial
-from streamer.rows import Blocks, check_fits
 
 __all__ = ["ParquetFile"]
 

@@ -14,14 +14,14 @@ from typing import Any, NamedTuple, Protocol, Self
 import numpy as np
 
 from streamer.batch import Batch
-from streamer.conversion import Conversion, Fault
+from streamer.convert.partial import CannotMake, Partial
+from streamer.convert.report import Conversion, Fault
+from streamer.convert.rows import TooNarrow
 from streamer.errors import FileReplaced, LayoutError, NotReady, StreamError, WriterStalled
 from streamer.packets import Packets, decode
-from streamer.partial import CannotMake, Partial
 from streamer.position import Position
 from streamer.rawfile import RawFile
 from streamer.records import RECORD
-from streamer.rows import TooNarrow
 from streamer.tail import Tail, tail
 
 __all__ = ["CannotConvert", "Make", "Output", "Source", "Stopped", "Work"]
