@@ -1,0 +1,91 @@
+"""Drafts: events as a builder finds them, and what a builder is."""
+
+from __future__ import annotations
+
+import operator
+from typing import NamedTuple, Protocol
+
+from streamer.backlog import Triggers
+from streamer.hits import RawHits
+
+__all__ = ["Builder", "Building", "Draft", "Trigger", "whole"]
+
+
+class Trigger(NamedTuple):
+    """A trigger word.
+
+    Examples
+    --------
+    >>> Trigger(row=8, io_group=5, bits=2, ticks=17_000_000_000_000_000).io_group
+    5
+    """
+
+    #: Row of the message in its file.
+    row: int
+    #: PACMAN card that saw it.
+    io_group: int
+    #: Which of its inputs.
+    bits: int
+    ticks: int
+
+
+class Draft(NamedTuple):
+    """An event, before it gets a number."""
+
+    #: The tick up to which all hits have to be known for it to be known.
+    needs: int
+    #: It is from start to before stop.
+    start: int
+    stop: int
+    hits: RawHits
+    trigger: Trigger | None = None
+    #: Whether it went on, and was cut because of its length.
+    is_cut: bool = False
+
+
+class Building(Protocol):
+    """Builds the events of one time scale, hit by hit in the order of time.
+
+    The same events come in the same order, however many hits are added at once.
+    """
+
+    def add(self, hits: RawHits, triggers: Triggers, upto: int) -> list[Draft]:
+        """Add the next hits and triggers, and return what they complete.
+
+        Parameters
+        ----------
+        hits, triggers
+            Sorted by time; none before the last `upto`.
+        upto
+            All that there is before this tick has been added.
+
+        Returns
+        -------
+        list of Draft
+            All with ``needs <= upto`` that were not returned before, sorted by `needs`.
+        """
+
+
+class Builder(Protocol):
+    """A rule by which hits make events."""
+
+    def begin(self) -> Building:
+        """Begin to build, with nothing known."""
+
+
+def whole(least: int = 0, **values: int) -> None:
+    """Check that parameters are whole numbers of at least so much.
+
+    >>> whole(1, gap_ticks=0)
+    Traceback (most recent call last):
+    ...
+    ValueError: gap_ticks is 0, not a whole number from 1 on
+    """
+    for name, value in values.items():
+        try:
+            is_fine = operator.index(value) >= least
+        except TypeError:
+            is_fine = False
+        if not is_fine:
+            msg = f"{name} is {value!r}, not a whole number from {least} on"
+            raise ValueError(msg)

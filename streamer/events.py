@@ -1,0 +1,278 @@
+"""events(): hits that belong together, of any stream of packets, as they come."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncIterable, Collection, Iterable
+from typing import TYPE_CHECKING, Any, Generic, Self, TypedDict, TypeVar, Unpack, cast, overload
+
+from streamer.assembly import DEFAULT_LATENESS, DEFAULT_MAX_HITS, Assembly, Event
+from streamer.clock import Clock
+from streamer.drafts import Builder, Trigger
+from streamer.gap_builder import GapBuilder
+from streamer.hits import Hits
+from streamer.packets import Packets
+from streamer.pedestals import Pedestals
+from streamer.trigger_builder import TriggerBuilder
+from streamer.window_builder import WindowBuilder
+
+if TYPE_CHECKING:
+    from streamer.batch import Gap
+    from streamer.geometry import Geometry
+
+__all__ = [
+    "AsyncEvents",
+    "Event",
+    "Events",
+    "GapBuilder",
+    "Hits",
+    "Options",
+    "Trigger",
+    "TriggerBuilder",
+    "WindowBuilder",
+    "events",
+]
+
+ItemT = TypeVar("ItemT")
+
+
+class Options(TypedDict, total=False):
+    """The arguments of `events` but the first."""
+
+    builder: Builder | None
+    geometry: Geometry | None
+    pedestals: Pedestals | None
+    clock: Clock | None
+    lateness: float
+    max_hits: int
+    io_groups: Collection[int] | None
+    bad_parity: bool
+    veto_ticks: int
+
+
+@overload
+def events(packets: AsyncIterable[Packets], **options: Unpack[Options]) -> AsyncEvents[Event]: ...
+
+
+@overload
+def events(
+    packets: AsyncIterable[Packets | Gap], **options: Unpack[Options]
+) -> AsyncEvents[Event | Gap]: ...
+
+
+@overload
+def events(packets: Iterable[Packets], **options: Unpack[Options]) -> Events[Event]: ...
+
+
+@overload
+def events(
+    packets: Iterable[Packets | Gap], **options: Unpack[Options]
+) -> Events[Event | Gap]: ...
+
+
+def events(
+    packets: AsyncIterable[Any] | Iterable[Any],
+    *,
+    builder: Builder | None = None,
+    geometry: Geometry | None = None,
+    pedestals: Pedestals | None = None,
+    clock: Clock | None = None,
+    lateness: float = DEFAULT_LATENESS,
+    max_hits: int = DEFAULT_MAX_HITS,
+    io_groups: Collection[int] | None = None,
+    bad_parity: bool = False,
+    veto_ticks: int = 0,
+) -> AsyncEvents[Any] | Events[Any]:
+    """Build events of the hits in a stream of packets, as they come.
+
+    Parameters
+    ----------
+    packets
+        :class:`streamer.Packets`: of a follower, ``follow(...).packets()``, or any other
+        asynchronous iterator; of ``tail(...).packets()``, or any other iterable. All packets of
+        the stream, in order. What :class:`streamer.Gap` comes among them is passed on.
+    builder
+        The rule by which hits make events: a :class:`GapBuilder`, :class:`WindowBuilder` or
+        :class:`TriggerBuilder`. A WindowBuilder if not given.
+    geometry
+        Gives hits their places; a :class:`streamer.geometry.Geometry`.
+    pedestals
+        Give hits their charges; :class:`streamer.pedestals.Pedestals`.
+    clock
+        Unwraps the time; a :class:`streamer.clock.Clock` that nobody else uses. One with the
+        mode ``"auto"`` if not given.
+    lateness
+        Seconds. At each word, what lies so long before the newest word received so far is
+        closed; a hit that comes for a closed time is late, and left out. Hits are late as it
+        takes time to read a chip out, and as one card's messages come later than another's.
+        Events come so much later, too.
+    max_hits
+        Hits that wait at the most; what comes when so many wait is left out. Besides, the hits
+        are in memory of the event that may go on, which a builder cuts if it is too long.
+    io_groups
+        Cards whose hits are wanted; None for all.
+    bad_parity
+        Whether hits with a bad parity are wanted: any of their fields may be wrong.
+    veto_ticks
+        Hits are not wanted of which the chip's counter is below this: against noise from the
+        pulse that resets it.
+
+    Returns
+    -------
+    AsyncEvents or Events
+        To be iterated with ``async for``, or with ``for`` if `packets` is no asynchronous
+        iterator.
+
+    Raises
+    ------
+    ValueError
+        If an argument makes no sense.
+
+    Notes
+    -----
+    The same events come in the same order, however the stream was cut into batches.
+
+    Cards that are reset by one pulse share one time scale (see :class:`streamer.clock.Clock`),
+    and events are of the hits of all of them. A card that runs free has its own scale, and
+    events of its own.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from streamer import tail
+    >>> from writer import RawWriter
+    >>> from writer.simulate import simulate
+    >>> path = Path(tempfile.mkdtemp()) / "raw.h5"
+    >>> with RawWriter(path, io_version="0.0") as out:
+    ...     for batch in simulate("module0", seconds=2, seed=1):
+    ...         rows = out.append(batch.tolist(), batch.io_groups)
+    >>> for event in events(tail(path).packets(), builder=TriggerBuilder(io_groups=1)):
+    ...     if event.n_hits > 30:
+    ...         print(event)
+    <Event 3: 38 hits in 200.3 us, trigger of io_group 1>
+    """
+    assembly = Assembly(
+        WindowBuilder() if builder is None else builder,
+        geometry=geometry,
+        pedestals=pedestals,
+        clock=clock,
+        lateness=lateness,
+        max_hits=max_hits,
+        io_groups=io_groups,
+        bad_parity=bad_parity,
+        veto_ticks=veto_ticks,
+    )
+    if isinstance(packets, AsyncIterable):
+        return AsyncEvents(packets, assembly)
+    return Events(packets, assembly)
+
+
+class _Found:
+    """What both kinds of iterators share."""
+
+    def __init__(self, assembly: Assembly) -> None:
+        self._assembly = assembly
+        self._ready: deque[Event | Gap] = deque()
+        self._is_over = False
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """What became of the hits so far: `streamer.assembly.Assembly.counts`."""
+        return self._assembly.counts
+
+    @property
+    def clock(self) -> Clock:
+        """What unwraps the time."""
+        return self._assembly.clock
+
+    def _take(self, item: Packets | Gap) -> None:
+        if isinstance(item, Packets):
+            self._ready.extend(self._assembly.add(item))
+        else:
+            self._ready.append(item)
+
+    def _end(self) -> None:
+        self._is_over = True
+        self._ready.extend(self._assembly.finish())
+
+
+class AsyncEvents(_Found, Generic[ItemT]):
+    """What :func:`events` returns of an asynchronous stream: an asynchronous iterator.
+
+    Not to be made by hand, nor used by two tasks at once. To be cancelled loses nothing and
+    gives nothing twice: whoever asks again goes on with the next event. So it is after an
+    error of the stream, if that can be asked again.
+
+    Examples
+    --------
+    >>> import anyio, tempfile
+    >>> from pathlib import Path
+    >>> from streamer import follow
+    >>> from writer import RawWriter
+    >>> from writer.simulate import simulate
+    >>> path = Path(tempfile.mkdtemp()) / "raw.h5"
+    >>> with RawWriter(path, io_version="0.0") as out:
+    ...     for batch in simulate("tile", seconds=2, seed=1):
+    ...         rows = out.append(batch.tolist(), batch.io_groups)
+    >>> async def main():
+    ...     async with follow(path) as live:
+    ...         found = events(live.packets(), builder=GapBuilder(min_hits=34))
+    ...         async for event in found:
+    ...             print(event)
+    ...     return found.counts["late"]
+    >>> anyio.run(main)
+    <Event 0: 34 hits in 524.1 us>
+    <Event 1: 34 hits in 515.4 us>
+    <Event 2: 34 hits in 542.6 us>
+    0
+    """
+
+    def __init__(self, packets: AsyncIterable[Packets | Gap], assembly: Assembly) -> None:
+        super().__init__(assembly)
+        self._packets = aiter(packets)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> ItemT:
+        while not self._ready:
+            if self._is_over:
+                raise StopAsyncIteration
+            try:
+                item = await anext(self._packets)
+            except StopAsyncIteration:
+                self._end()
+            else:
+                # No await between here and the next one: all of it counts, or nothing.
+                self._take(item)
+        return cast("ItemT", self._ready.popleft())
+
+
+class Events(_Found, Generic[ItemT]):
+    """What :func:`events` returns of any other stream: an iterator; as `AsyncEvents`.
+
+    Examples
+    --------
+    >>> list(events([]))
+    []
+    """
+
+    def __init__(self, packets: Iterable[Packets | Gap], assembly: Assembly) -> None:
+        super().__init__(assembly)
+        self._packets = iter(packets)
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> ItemT:
+        while not self._ready:
+            if self._is_over:
+                raise StopIteration
+            try:
+                item = next(self._packets)
+            except StopIteration:
+                self._end()
+            else:
+                self._take(item)
+        return cast("ItemT", self._ready.popleft())

@@ -1,0 +1,218 @@
+"""Alarms: what in a snapshot somebody should know of at once."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, Final, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamer.monitor.addresses import parse, split
+from streamer.monitor.rules import Rule, default_rules, read_rules, rules_of
+from streamer.monitor.snapshot import Snapshot
+
+__all__ = ["AlarmEvent", "Alarms"]
+
+
+class AlarmEvent(NamedTuple):
+    """An alarm that was raised, or cleared."""
+
+    #: The rule.
+    name: str
+    #: What it is about: an io_group, a channel, or a kind of fault.
+    subject: str
+    #: Whether it was raised, else cleared.
+    raised: bool
+    #: What was found, and the threshold that it crossed.
+    value: float
+    threshold: float
+    #: Unix time, as the snapshot has it.
+    time: float
+
+    def __str__(self) -> str:
+        what = "raised" if self.raised else "cleared"
+        return f"{self.name} {what}: {self.subject} at {self.value:g}, limit {self.threshold:g}"
+
+
+class Alarms:
+    """Compares snapshots with rules; raises each alarm once, and clears it once.
+
+    A value above the threshold of a rule raises an alarm. It is cleared by a value that is not
+    above the rule's other threshold, which is lower, so that it does not go on and off. A
+    value that is not known changes nothing.
+
+    Parameters
+    ----------
+    rules
+        Rule to its keys and values, as `Alarms.from_toml` has them. None: those of the file
+        ``rules.toml`` of this package, where they are explained.
+
+    Raises
+    ------
+    RulesError
+        If they make no sense.
+
+    Examples
+    --------
+    >>> from streamer.batch import Batch
+    >>> from streamer.monitor import Monitor
+    >>> monitor, alarms = Monitor(), Alarms({"faults": {"threshold": 0}})
+    >>> none = np.zeros(1, "i8")
+    >>> monitor.update(Batch(none, none.astype("u1"), none.astype("u1"), none, none).packets())
+    >>> for event in alarms.check(monitor.snapshot()):
+    ...     print(event)
+    faults raised: empty at 1, limit 0
+    >>> alarms.check(monitor.snapshot()), len(alarms.active)
+    ([], 1)
+    """
+
+    def __init__(self, rules: Mapping[str, Mapping[str, Any]] | None = None) -> None:
+        self._rules = default_rules() if rules is None else rules_of(rules)
+        self._active: dict[tuple[str, str], AlarmEvent] = {}
+
+    @classmethod
+    def from_toml(cls, path: str | os.PathLike[str]) -> Self:
+        """Take the rules of a file.
+
+        Parameters
+        ----------
+        path
+            A TOML file with a table for each rule: ``io_group_silent``, ``sync_stale``,
+            ``parity_errors``, ``fifo_full``, ``channel_rate``, ``faults``, ``clock_ahead``.
+
+        Raises
+        ------
+        RulesError
+            If it cannot be read, or something in it is wrong; names the file and the key.
+        """
+        alarms = cls({})
+        alarms._rules = read_rules(path)
+        return alarms
+
+    @property
+    def active(self) -> list[AlarmEvent]:
+        """The alarms that were raised and not cleared yet, the oldest first."""
+        return list(self._active.values())
+
+    def check(self, snapshot: Snapshot) -> list[AlarmEvent]:
+        """Compare a snapshot with the rules.
+
+        Parameters
+        ----------
+        snapshot
+            A newer one than before. Of a live stream, one that was given the time.
+
+        Returns
+        -------
+        list of AlarmEvent
+            What was raised or cleared.
+        """
+        events = []
+        for rule in self._rules:
+            active = [subject for name, subject in self._active if name == rule.name]
+            for subject, value in _VALUES[rule.name](snapshot, rule, active).items():
+                key = (rule.name, subject)
+                if key not in self._active and value > rule.threshold:
+                    event = AlarmEvent(*key, True, value, rule.threshold, snapshot.now)
+                    self._active[key] = event
+                elif key in self._active and value <= rule.clear:
+                    event = AlarmEvent(*key, False, value, rule.clear, snapshot.now)
+                    del self._active[key]
+                else:
+                    continue
+                events.append(event)
+        return events
+
+
+def _by_group(snapshot: Snapshot, values: list[float]) -> dict[str, float]:
+    groups = zip(snapshot.io_groups.tolist(), values, strict=True)
+    return {f"io_group {group}": value for group, value in groups}
+
+
+def _ages(snapshot: Snapshot, rule: Rule, ages: NDArray[np.float64]) -> dict[str, float]:
+    """Return ages; of an io_group that has to be there and has none, since the beginning."""
+    found = _by_group(snapshot, ages.tolist())
+    if rule.io_groups is None:
+        return {name: age for name, age in found.items() if not math.isnan(age)}
+    begun = float(snapshot.now - snapshot.seconds[0]) if len(snapshot.seconds) else 0.0
+    names = [f"io_group {group}" for group in sorted(rule.io_groups)]
+    return {name: begun if math.isnan(age := found.get(name, math.nan)) else age for name in names}
+
+
+def _last(snapshot: Snapshot, rule: Rule, name: str) -> NDArray[np.int64]:
+    """Return a counter over the last seconds that are complete, (G,)."""
+    columns = np.flatnonzero(snapshot.complete)[-rule.seconds :]
+    total: NDArray[np.int64] = snapshot.history[name][:, columns].sum(axis=1)
+    return total
+
+
+def _fractions(
+    snapshot: Snapshot, rule: Rule, some: NDArray[np.int64], every: NDArray[np.int64], what: str
+) -> dict[str, float]:
+    lines = zip(snapshot.io_groups.tolist(), some.tolist(), every.tolist(), strict=True)
+    return {
+        f"io_group {group}{what}": count / of for group, count, of in lines if of >= rule.least
+    }
+
+
+def _parity_errors(snapshot: Snapshot, rule: Rule, _: Collection[str]) -> dict[str, float]:
+    every = _last(snapshot, rule, "upstream") + _last(snapshot, rule, "downstream")
+    return _fractions(snapshot, rule, _last(snapshot, rule, "parity_errors"), every, "")
+
+
+def _fifo_full(snapshot: Snapshot, rule: Rule, _: Collection[str]) -> dict[str, float]:
+    data = _last(snapshot, rule, "data")
+    found: dict[str, float] = {}
+    for which in ("local", "shared"):
+        full = _last(snapshot, rule, f"{which}_fifo_full")
+        found |= _fractions(snapshot, rule, full, data, f", {which} FIFO")
+    return found
+
+
+def _channel_rate(snapshot: Snapshot, rule: Rule, active: Collection[str]) -> dict[str, float]:
+    table = snapshot.channels
+    if not table.is_complete:
+        return {}
+    fast = table.keys[table.rate > rule.threshold].tolist()
+    keys = np.union1d(fast, [parse(subject) for subject in active]).astype(np.uint32)
+    rates = dict.fromkeys(keys.tolist(), 0.0)  # one that was not seen has no hits
+    known = np.isin(table.keys, keys)
+    rates |= zip(table.keys[known].tolist(), table.rate[known].tolist(), strict=True)
+    return {str(split(np.uint32(key))): rate for key, rate in rates.items()}
+
+
+def _faults(snapshot: Snapshot, rule: Rule, _: Collection[str]) -> dict[str, float]:
+    if snapshot.time is None:  # there is no message with a time
+        return {kind: float(count) for kind, count in snapshot.faults.items()}
+    history = snapshot.fault_history
+    return {kind: float(counts[-rule.seconds :].sum()) for kind, counts in history.items()}
+
+
+def _clock_ahead(snapshot: Snapshot, _: Rule, __: Collection[str]) -> dict[str, float]:
+    if snapshot.time is None:
+        return {}
+    ahead = np.maximum(snapshot.newest - snapshot.time, 0).tolist()
+    return _by_group(snapshot, ahead)
+
+
+def _silent(snapshot: Snapshot, rule: Rule, _: Collection[str]) -> dict[str, float]:
+    return _ages(snapshot, rule, snapshot.message_age)
+
+
+def _stale(snapshot: Snapshot, rule: Rule, _: Collection[str]) -> dict[str, float]:
+    return _ages(snapshot, rule, snapshot.sync_age)
+
+
+#: Of each rule, the values of its subjects; also of those with an alarm, if they are known.
+_VALUES: Final[dict[str, Callable[[Snapshot, Rule, Collection[str]], dict[str, float]]]] = {
+    "io_group_silent": _silent,
+    "sync_stale": _stale,
+    "parity_errors": _parity_errors,
+    "fifo_full": _fifo_full,
+    "channel_rate": _channel_rate,
+    "faults": _faults,
+    "clock_ahead": _clock_ahead,
+}

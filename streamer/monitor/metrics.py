@@ -1,0 +1,294 @@
+"""Monitor: what a stream of packets says of the detector, by second and in sum."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamer.monitor.channels import Channels
+from streamer.monitor.columns import Reader
+from streamer.monitor.counters import COUNTER, COUNTERS, TILES, Histograms
+from streamer.monitor.faults import Faults
+from streamer.monitor.hits import Tables
+from streamer.monitor.marks import Marks
+from streamer.monitor.options import Options, engine
+from streamer.monitor.recent import NO_KEY, Recent
+from streamer.monitor.rest import count_messages, count_others, count_rest, find_marks
+from streamer.monitor.runs import Runs, Sorts
+from streamer.monitor.snapshot import Snapshot
+from streamer.monitor.successive import Successive
+from streamer.monitor.take import take_snapshot
+from streamer.monitor.triggers import Triggers
+
+if TYPE_CHECKING:
+    from streamer.packets import Packets
+
+__all__ = ["Monitor"]
+
+_NEVER: Final = np.iinfo(np.int64).max
+
+
+class Monitor:
+    """Rates, fractions and distributions of a stream of packets.
+
+    Counts are kept of each io_group for each of its newest seconds, by the time in the
+    messages' headers; as histograms, and of each channel, for the newest spans of some
+    seconds; and of all since the beginning. They are whole numbers and depend only on what was
+    seen, so that monitors of consecutive parts of a stream add up to that of the whole,
+    exactly.
+
+    Parameters
+    ----------
+    history
+        Seconds that are kept of each io_group.
+    span, spans
+        Seconds in a span of time, and how many of these are kept of each io_group and channel.
+    trigger_source
+        Whose external triggers hits are compared with: the io_group of each io_group, or one
+        for all; None: its own.
+    trigger_reach
+        After so many hits of an io_group, a trigger is forgotten.
+    drift_ticks
+        The longest drift [ticks of 100 ns].
+    tolerance
+        How far a header's time may be ahead of when its message arrived [s], where that is
+        given.
+    engine
+        What counts hits: ``"numpy"``; ``"numba"``, which is several times as fast, and needs
+        that package (``pip install larpix-streamer[numba]``); ``"auto"``: numba if it is
+        there. What is counted is the same. numba compiles when it is first used, which takes
+        some seconds.
+
+    Raises
+    ------
+    ValueError
+        If a parameter makes no sense.
+
+    Notes
+    -----
+    Memory grows with the chips that were seen, and not with the length of the run.
+
+    Time is that of the card that sent a message. A card whose clock is set back, or one whose
+    header was damaged into the future, keeps newer seconds than it sends until it has caught
+    up; `Snapshot.newest` says so, and who gives `arrived` to `update` is safe from it.
+
+    Examples
+    --------
+    >>> from streamer.batch import Batch
+    >>> from writer.simulate import simulate
+    >>> monitor = Monitor()
+    >>> for sent in simulate("tile", seconds=3):
+    ...     starts = np.cumsum(sent.lengths) - sent.lengths
+    ...     rows = np.arange(len(starts))
+    ...     batch = Batch(rows, sent.io_groups, sent.buffer, starts, sent.lengths)
+    ...     monitor.update(batch.packets())
+    >>> snapshot = monitor.snapshot()
+    >>> snapshot.io_groups, snapshot.complete, snapshot.history["sync_resets"]
+    (array([1], dtype=uint8), array([False,  True,  True, False]), array([[1, 1, 1, 0]]))
+    """
+
+    def __init__(
+        self,
+        *,
+        history: int = 600,
+        span: int = 10,
+        spans: int = 6,
+        trigger_source: Mapping[int, int] | int | None = None,
+        trigger_reach: int = 16384,
+        drift_ticks: int = 1900,
+        tolerance: float = 60.0,
+        engine: str = "auto",
+    ) -> None:
+        self._options = Options(
+            history,
+            span,
+            spans,
+            trigger_source,
+            trigger_reach,
+            drift_ticks,
+            tolerance,
+            engine,
+        )
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all that was seen, also what would be needed to go on."""
+        options = self._options
+        self._layout = Histograms(options.drift_ticks)
+        self._channels, self._reader = Channels(options.spans), Reader()
+        self._seconds = Recent(options.history, len(COUNTERS) + TILES)
+        self._spans = Recent(options.spans, self._layout.width, self._channels.leave)
+        self._triggers = Triggers(
+            options.trigger_source, options.trigger_reach, self._layout.bins["trigger"]
+        )
+        self._faults = Faults(options.history)
+        # By io_group: the first second, and the last one with a sync.
+        self._first = np.full(256, _NEVER)
+        self._last_sync = np.full(256, NO_KEY)
+        self._undated = self._misdated = 0
+        self._successive = Successive()
+
+    def __repr__(self) -> str:
+        groups, chips = len(self._seconds.io_groups), len(self._channels.chips)
+        return f"<Monitor: {groups} io_groups, {chips:,} chips>"
+
+    def update(self, packets: Packets, *, arrived: float | None = None) -> None:
+        """Count packets, which are the next ones of the stream.
+
+        Parameters
+        ----------
+        packets
+            Of any number of messages.
+        arrived
+            Unix time at which they arrived, for messages without a time in their header, and
+            for those whose header is further ahead of it than is tolerated. Without it, the
+            former are counted in total only.
+        """
+        runs = Runs.of(packets.decoded)
+        seconds = self._dated(runs, arrived)
+        numbers = self._seconds.numbers(runs.io_groups)
+        for io_group in self._seconds.io_groups[len(self._spans.io_groups) :]:
+            self._spans.number(io_group)
+        sorts = Sorts.of(numbers, seconds)
+        slots = self._seconds.places(sorts.numbers, sorts.seconds)
+        tables = self._tables(sorts)
+        of, layout, channels = sorts.of_runs, self._layout, self._channels
+        marks = find_marks(packets, runs)
+        count_messages(runs, of, tables, layout)
+        count_others(packets, runs, of, tables, layout)
+        count_hits = engine(self._options.engine)
+        rest = count_hits(packets, runs, of, marks, tables, channels, self._triggers, layout)
+        count_rest(packets, rest, runs, of, tables, channels)
+        self._count_marks(marks, runs, of, tables)
+        self._seconds.add(sorts.numbers, slots, tables.counts)
+        self._note(sorts, tables)
+        self._faults.count(packets.faults, runs.rows, seconds)
+
+    def _dated(self, runs: Runs, arrived: float | None) -> NDArray[np.int64]:
+        """Return the second of each run; `NO_KEY` if it is not known."""
+        missing = runs.seconds <= 0
+        if arrived is None:
+            seconds = np.where(missing, NO_KEY, runs.seconds)
+        else:
+            ahead = runs.seconds > arrived + self._options.tolerance
+            self._misdated += int(np.count_nonzero(ahead & runs.is_whole))
+            seconds = np.where(missing | ahead, int(arrived), runs.seconds)
+        self._undated += int(np.count_nonzero(missing & runs.is_whole))
+        return seconds
+
+    def _note(self, sorts: Sorts, tables: Tables) -> None:
+        """Keep the first second of each io_group, and the last one with a sync."""
+        dated = sorts.seconds != NO_KEY
+        np.minimum.at(self._first, tables.io_groups[dated], sorts.seconds[dated])
+        has_sync = tables.counts[:, COUNTER["sync_resets"]] > 0
+        np.maximum.at(self._last_sync, tables.io_groups[has_sync], sorts.seconds[has_sync])
+
+    def _tables(self, sorts: Sorts) -> Tables:
+        """Make room for what is to be counted."""
+        spans = np.where(sorts.seconds == NO_KEY, NO_KEY, sorts.seconds // self._options.span)
+        slots = self._spans.places(sorts.numbers, spans)
+        return Tables(
+            counts=np.zeros((len(slots), len(COUNTERS) + TILES), np.int64),
+            histograms=self._spans.flat,
+            rows=self._spans.rows_at(sorts.numbers, slots),
+            slots=slots,
+            io_groups=np.array(self._seconds.io_groups, np.uint8)[sorts.numbers],
+            spans=spans,
+        )
+
+    def _count_marks(
+        self, marks: Marks, runs: Runs, of: NDArray[np.int64], tables: Tables
+    ) -> None:
+        """Count the differences of external triggers."""
+        if not len(marks.places):
+            return
+        sorts = of[runs.at(marks.places)]
+        some, differences = self._successive.follow(marks, tables.spans[sorts])
+        self._count_differences(tables.rows[sorts[some]], differences)
+
+    def _count_differences(self, rows: NDArray[np.int64], differences: NDArray[np.int64]) -> None:
+        """Count differences of triggers (K,) in rows of histograms (K,)."""
+        bins = self._layout.bins["trigger_to_trigger"].find(differences)
+        start = self._layout.start("trigger_to_trigger")
+        np.add.at(self._spans.flat, rows + bins + start, 1)
+
+    def merge(self, other: Monitor) -> None:
+        """Add what another monitor has seen, of the part of the stream that comes next.
+
+        Then this one is what it would be if it had seen both parts; the other one stays as it
+        is. Also monitors of different io_groups may be merged, if no hits are compared with the
+        triggers of others' io_groups; of these, what is in ``trigger_to_trigger`` depends on
+        the order of all triggers.
+
+        Raises
+        ------
+        ValueError
+            If the two have not the same parameters.
+
+        Examples
+        --------
+        >>> one, two = Monitor(spans=3), Monitor(spans=6)
+        >>> one.merge(two)
+        Traceback (most recent call last):
+        ValueError: monitors cannot be merged if they differ in spans, 3 and 6
+        """
+        different = self._options.difference(other._options)
+        if different is not None:
+            msg = f"monitors cannot be merged if they differ in {different}"
+            raise ValueError(msg)
+        places = {}
+        for theirs, io_group in enumerate(other._seconds.io_groups):
+            number = self._seconds.number(io_group)
+            self._seconds.merge(other._seconds, number, theirs)
+            self._spans.number(io_group)
+            places[io_group] = self._spans.merge(other._spans, number, theirs)
+        self._channels.merge(other._channels, places)
+        held, bins = self._triggers.merge(other._triggers)
+        for name, values in (("trigger", np.int64(1)), ("trigger_adc", held.adc.astype(np.int64))):
+            at = self._rows_of(held.io_groups, held.keys) + (bins + self._layout.start(name))
+            np.add.at(self._spans.flat, at, values)
+        difference = self._successive.merge(other._successive)
+        if difference is not None and other._successive.first is not None:
+            io_group, key, _ = other._successive.first
+            rows = self._rows_of(np.array([io_group], np.uint8), np.array([key]))
+            self._count_differences(rows, np.array([difference]))
+        self._faults.merge(other._faults)
+        np.minimum(self._first, other._first, out=self._first)
+        np.maximum(self._last_sync, other._last_sync, out=self._last_sync)
+        self._undated += other._undated
+        self._misdated += other._misdated
+
+    def _rows_of(
+        self, io_groups: NDArray[np.uint8], spans: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
+        """Return the rows of histograms of io_groups (K,) in spans (K,)."""
+        sorts = Sorts.of(self._spans.numbers(io_groups), spans)
+        slots = self._spans.places(sorts.numbers, sorts.seconds)
+        return self._spans.rows_at(sorts.numbers, slots)[sorts.of_runs]
+
+    def snapshot(self, now: float | None = None) -> Snapshot:
+        """Return what was seen until now; it does not change any more.
+
+        Parameters
+        ----------
+        now
+            Unix time, for the ages; None: the newest second of the stream. A stream that has
+            come to a halt has no newer seconds: who watches a live one gives ``time.time()``.
+        """
+        return take_snapshot(
+            seconds=self._seconds,
+            spans=self._spans,
+            layout=self._layout,
+            channels=self._channels,
+            reader=self._reader,
+            faults=self._faults,
+            first=self._first,
+            last_sync=self._last_sync,
+            undated=self._undated,
+            misdated=self._misdated,
+            span=self._options.span,
+            now=now,
+        )
