@@ -46,6 +46,17 @@ class Collection:
         #: The object behind the one that was looked at last: its index and its place.
         self.next = (1, HEADER)
 
+    def ends_with(self, index: int, length: int) -> bool:
+        """Tell whether an object is the last one, with nothing behind it but free space."""
+        place = self.places.get(index)
+        if place is None:
+            return False
+        behind = place + span(length)
+        if behind + HEADER > self.size:
+            return True
+        # Not zeros: in a page that was lost, there may have been more.
+        return self.data[behind : behind + HEADER] == OBJECT.pack(0, self.size - behind)
+
     @cached_property
     def places(self) -> dict[int, int]:
         """Where each object is, by its index, up to the first that is damaged."""

@@ -204,8 +204,9 @@ class Salvage(SalvageColumns):
         if after is not None and after[1] == before[1]:
             return bool(after[2] == before[2] + 1)
         length, address, index = before
-        collection = Collection(self._fd, address, length)
-        return index + 1 not in collection.places and (after is None or after[2] == 1)
+        return Collection(self._fd, address, length).ends_with(index, length) and (
+            after is None or after[2] == 1
+        )
 
     def _filled_from(self, row: int) -> tuple[int, ...] | None:
         while row < self._last_written:
