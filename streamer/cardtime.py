@@ -252,11 +252,10 @@ class CardTime:
             self._header.look(now, low)
         if self.mode is None and counter >= _STALE:
             self.mode = "free"
-        low, high = self._header.low, self._header.high
         if self.origin is None:
-            self._find_origin(low, high)
-        elif self.is_tied and low is not None and high is not None:
-            self._phase.follow(self, self.origin, low, high)
+            self._find_origin()
+        elif self.is_tied and self._header.low is not None and self._header.high is not None:
+            self._phase.follow(self, self.origin, self._header.low, self._header.high)
 
     def _believe(self, seconds: int | None) -> None:
         """Believe the headers rather than the count."""
@@ -275,8 +274,9 @@ class CardTime:
         self._header.forget()
         self._phase.leave(self)
 
-    def _find_origin(self, low: int | None, high: int | None) -> None:
+    def _find_origin(self) -> None:
         """Find the Unix time of tick 0, if the headers leave no doubt."""
+        low, high = self._header.low, self._header.high
         if self.mode is None or (self.mode == "pps" and not self._is_synced):
             return
         if low is None or high is None:

@@ -82,11 +82,11 @@ class Clock:
         Packets that could not be placed, by reason; headers of messages are not meant to be.
         ``"before the first sync"``: nothing tells to what second they belong, as in the first
         second of a run or of following it, or the mode is not known yet; ``"second not known
-        yet"``: nor do the headers so far; ``"contradicts the header"``: the message is of
-        another second than the count says; ``"from a count that is not known"``: they were
-        digitised before a reset of which only the end is known; ``"chip out of step"``: the
-        chip's counter can be no time of this card, or its chip missed more than 8 pulses;
-        ``"impossible counter"``: of a millennium.
+        yet"``: nor do the headers so far; ``"contradicts the header"``: the header of its
+        message, or of one shortly before, is of another second than the count says; ``"from a
+        count that is not known"``: they were digitised before a reset of which only the end is
+        known; ``"chip out of step"``: the chip's counter can be no time of this card, or its
+        chip missed more than 8 pulses; ``"impossible counter"``: of a millennium.
     corrections : dict of str to int
         What was put right, or is worth a note: ``"syncs lost"``: pulses that the count had to
         make up for, by the counter's value, its drop or the headers; ``"seconds set back"``:

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from streamer import Batch, Packets
 from streamer.clock import COMMON, Clock
+from streamer.headertime import HeaderTime
 from tests.cards import SECOND, START, Card, Run, as_batch, delays, pps, run, times
 from writer.simulate import simulate
 
@@ -162,9 +163,12 @@ def test_cards_agree_whatever_the_phase_of_the_pulse(phase):
     cards = [
         card(k, phase=phase, io_group=k + 1, lead=lead, rate=700) for k, lead in enumerate(leads)
     ]
-    found = Found(run(*cards))
+    sent = run(*cards)
+    found = Found(sent)
     assert len(found.off()) == 1
     assert abs(found.off().pop()) < 400_000
+    # The first card that knows the phase is the first in the file, not in a batch.
+    assert (Found(sent, cuts=range(0, len(sent.batch), 20)).ticks == found.ticks).all()
     assert {state.is_tied for state in found.clock.cards.values()} == {True}
     assert {*found.scales[found.is_placed].tolist()} == {COMMON}
     assert (found.clock.phase * SECOND - phase + 400_000) % SECOND < 800_000
@@ -337,11 +341,40 @@ def test_cards_with_few_words_find_it_again_after_an_outage(seed):
 
 def test_a_damaged_first_header_does_not_mislead():
     """A second is believed only if several messages agree."""
-    sent = run(card())
-    sent.batch.buffer[2] ^= 0x02
+    sent = run(card(seconds=9), card(2, io_group=2, start=START + 4 * SECOND + 1_000_000))
+    for row in (0, np.flatnonzero(sent.batch.io_groups == 2)[0]):
+        sent.batch.buffer[sent.batch.starts[row] + 2] ^= 0x02
     found = Found(sent)
     assert found.off() == {0}
-    assert found.missing(since=START + 4 * SECOND) == 0
+    assert found.missing(since=START + 7 * SECOND) == 0
+
+
+def test_a_second_is_not_guessed_from_words_at_its_change():
+    """A card with words only there may be of either second."""
+    clear = card(seconds=12)
+    first = START + np.arange(1, 12) * SECOND
+    unclear = card(2, seconds=12, io_group=2, lead=-80_000)
+    unclear.receipts = (first[:, np.newaxis] + np.array([20_000, 40_000, 60_000])).ravel()
+    unclear.delays = 264
+    found = Found(run(clear, unclear))
+    assert found.off() == {0}
+    assert not found.is_placed[found.of(2)].any()
+    assert found.counts["second not known yet"] > 30
+
+
+def test_what_fits_several_seconds_is_not_believed():
+    """Until words have shown by how many seconds headers are off."""
+    header = HeaderTime()
+    for tick, low in [(0, 0), (1, -SECOND * 6 // 10)]:
+        header.look(tick, low)
+    header.look(2, None)
+    assert (header.low, header.high) == (0, SECOND * 4 // 10)
+    for tick in (10, SECOND // 2, 2 * SECOND):
+        lows = np.array([SECOND * 146 // 100 + tick % 7])
+        assert header.take(np.array([tick]), lows, None).all()
+    assert header.look(3 * SECOND, None) is None
+    header.take(np.array([3 * SECOND]), np.array([SECOND * 18 // 10]), None)
+    assert header.look(4 * SECOND, None).seconds == 2
 
 
 def test_headers_that_are_late_for_a_while_move_nothing():

@@ -1,8 +1,10 @@
 """Each example runs as it stands, on a file of a real writer in a second process."""
 
 import importlib.util
+import io
 import os
 import re
+import runpy
 import subprocess
 import sys
 import time
@@ -13,14 +15,17 @@ from types import ModuleType
 from typing import NamedTuple
 
 import matplotlib.image
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from streamer import Packets, tail
 from streamer.assembly import Event
 from streamer.events import GapBuilder, TriggerBuilder, WindowBuilder, events
 from streamer.geometry import Geometry
-from writer.detector import LOADS, Detector
+from writer import RawWriter
+from writer.simulate import LOADS, Detector, simulate
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 SECONDS = 60
@@ -37,20 +42,40 @@ ARGUMENTS = {
 RATES = re.compile(r"^\d\d:\d\d:\d\d +([\d,]+) messages/s +([\d,]+) hits/s ", re.MULTILINE)
 
 
-def environment(**more: object) -> dict[str, str]:
-    """No display, and warnings are errors."""
-    fixed = {"MPLBACKEND": "Agg", "PYTHONWARNINGS": "error", "COLUMNS": "120"}
-    return os.environ | fixed | {name: str(value) for name, value in more.items()}
+class Done(NamedTuple):
+    """How an example has ended."""
+
+    #: What it says at its end, or its exit code.
+    end: object
+    out: str
 
 
-def run(name: str, *arguments: object, **more: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, EXAMPLES / name, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env=environment(**more),
-        timeout=SECONDS,
-    )
+@pytest.fixture(scope="module", autouse=True)
+def fonts() -> None:
+    """Let matplotlib open its fonts, which it keeps open, before tests look for such files."""
+    figure = Figure()
+    figure.text(0, 0, "text, $\\mu$")
+    figure.savefig(io.BytesIO())
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    """Run an example as a program, in this process, where it need not be loaded again."""
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.chdir(tmp_path)
+    matplotlib.use("agg")
+
+    def run(name: str, *arguments: object) -> Done:
+        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+        end: object = None
+        try:
+            runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+        except SystemExit as error:
+            end = error.code
+        return Done(end, capsys.readouterr().out)
+
+    yield run
+    plt.close("all")
 
 
 def number(text: str) -> int:
@@ -90,7 +115,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Run:
                     [sys.executable, EXAMPLES / name, raw, *given],
                     stdout=output,
                     stderr=errors,
-                    env=environment(),
+                    env=os.environ | {"MPLBACKEND": "Agg", "PYTHONWARNINGS": "error"},
                 )
         writer = subprocess.Popen(
             [sys.executable, "-m", "writer", raw, "--load", "tile"],
@@ -122,7 +147,7 @@ def pixels_of(path: Path) -> np.ndarray:
 
 
 def colours_of(picture: np.ndarray) -> int:
-    return len(np.unique((255 * picture).astype(np.uint8).reshape(-1, 4), axis=0))
+    return len(np.unique((255 * picture).astype(np.uint8).view(np.uint32)))
 
 
 def test_every_example_is_tested():
@@ -167,7 +192,8 @@ def test_data_quality_reports_while_the_run_goes_on(live: Run):
     rates = RATES.findall(live.outputs["data_quality.py"])
     assert len(rates) >= 2
     hits = [number(one) for _, one in rates]
-    assert np.mean(hits) == pytest.approx(LOADS["tile"].hits_per_second, rel=0.5)
+    # Bursts of thousands of hits come every few seconds.
+    assert 0.5 < np.mean(hits) / LOADS["tile"].hits_per_second < 3
 
 
 def test_data_quality_counts_every_packet(live: Run):
@@ -203,14 +229,14 @@ def test_data_quality_draws_a_page(live: Run):
     assert colours_of(page) > 100
 
 
-def test_data_quality_raises_alarms(live: Run, tmp_path: Path):
+def test_data_quality_raises_alarms(live: Run, run, tmp_path: Path):
     """An alarm is said when it is raised, and again at the end if it is still on."""
     rules = tmp_path / "rules.toml"
     rules.write_text("[parity_errors]\nthreshold = 1e-6\nleast = 1\n")
     done = run("data_quality.py", live.raw, "--rules", rules)
-    assert done.returncode == 0, done.stderr
-    assert len(re.findall("ALARM parity_errors raised: io_group 1 at", done.stdout)) == 1
-    assert "alarms that are on: 1\n  parity_errors: io_group 1 at" in done.stdout
+    assert done.end is None
+    assert done.out.count("ALARM parity_errors raised: io_group 1 at") == 1
+    assert "alarms that are on: 1\n  parity_errors: io_group 1 at" in done.out
 
 
 # ------------------------------------------------------------------------------ the events
@@ -228,7 +254,7 @@ def test_event_display_saves_the_biggest_event(live: Run):
 
 
 def geometry_file(folder: Path) -> Path:
-    """Write a layout of 16 tiles of 6,400 pixels, on two planes that face each other."""
+    """Write a layout of two tiles of 6,400 pixels, which face each other."""
     lines = ["multitile_layout_version: 2.4.16", "pixel_pitch: 4.0", "chip_channel_to_position:"]
     for chip, channel in product(range(100), range(64)):
         column, row = 8 * (chip % 10) + channel % 8, 8 * (chip // 10) + channel // 8
@@ -236,13 +262,11 @@ def geometry_file(folder: Path) -> Path:
     tables: dict[str, list[str]] = {
         name: [] for name in ("chip_to_io", "positions", "orientations")
     }
-    for tile in range(16):
-        side, place = divmod(tile, 8)
-        chips = ", ".join(f"{chip}: {1000 * side + 1001 + 4 * place}" for chip in range(11, 111))
-        x, y, sign = 310 * (place % 2) - 155, 310 * (place // 2) - 465, 1 - 2 * side
-        tables["chip_to_io"].append(f"  {tile + 1}: {{{chips}}}")
-        tables["positions"].append(f"  {tile + 1}: [{-304 * sign}, {y}, {x}]")
-        tables["orientations"].append(f"  {tile + 1}: [{sign}, 1, 1]")
+    for tile, sign in ((1, 1), (2, -1)):
+        chips = ", ".join(f"{chip}: {1000 * tile + 1}" for chip in range(11, 111))
+        tables["chip_to_io"].append(f"  {tile}: {{{chips}}}")
+        tables["positions"].append(f"  {tile}: [{-304 * sign}, 0, 0]")
+        tables["orientations"].append(f"  {tile}: [{sign}, 1, 1]")
     for name, rows in tables.items():
         lines += [f"tile_{name}:", *rows]
     path = folder / "layout.yaml"
@@ -250,19 +274,28 @@ def geometry_file(folder: Path) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of a run of a module that has ended."""
+    raw = tmp_path_factory.mktemp("module") / "raw.h5"
+    with RawWriter(raw, io_version="0.0") as out:
+        for batch in simulate("module0", seconds=2):
+            out.append(batch.tolist(), batch.io_groups)
+    return raw
+
+
 @pytest.mark.parametrize("builder", [WindowBuilder, TriggerBuilder])
-def test_event_display_has_other_builders_and_geometries(builder: type, tmp_path: Path):
+def test_event_display_has_other_builders_and_geometries(
+    builder: type, finished: Path, run, tmp_path: Path
+):
     """On a finished file, with positions of a file, it draws what the builder finds."""
-    raw = tmp_path / "raw.h5"
-    writer = [sys.executable, "-m", "writer", raw, "--load", "module0", "--seconds", "2", "--fast"]
-    subprocess.run(writer, check=True, capture_output=True, cwd=EXAMPLES.parent)
     name = builder.__name__.removesuffix("Builder").lower()
     options = ["--builder", name, "--min-hits", 5, "--geometry", geometry_file(tmp_path)]
-    done = run("event_display.py", raw, *options, "--save", tmp_path / "event.png")
-    assert done.returncode == 0, done.stderr
-    found = list(events(tail(raw).packets(), builder=builder(min_hits=5)))
+    done = run("event_display.py", finished, *options, "--save", tmp_path / "event.png")
+    assert done.end is None
+    found = list(events(tail(finished).packets(), builder=builder(min_hits=5)))
     biggest = max(event.n_hits for event in found)
-    assert re.match(rf"{len(found):,} events; .* of {biggest:,} hits", done.stdout)
+    assert re.match(rf"{len(found):,} events; .* of {biggest:,} hits", done.out)
     assert colours_of(pixels_of(tmp_path / "event.png")) > 10
 
 
@@ -274,13 +307,13 @@ def display() -> Iterator[ModuleType]:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    module.plt.switch_backend("agg")
+    plt.switch_backend("agg")
     yield module
-    module.plt.close("all")
+    plt.close("all")
 
 
 def test_event_display_places_hits_along_the_drift(live: Run, display: ModuleType, tmp_path: Path):
-    """After a trigger, z is as far from the plane as charge drifts in that time; else, the time."""
+    """After a trigger, z is as far from the plane as charge drifts in that time."""
     geometry = Geometry.load(geometry_file(tmp_path))
     builder = TriggerBuilder(min_hits=2)
     event = next(iter(events(live.packets(), builder=builder, geometry=geometry)))
@@ -319,60 +352,90 @@ def test_hits_to_awkward_writes_all_events(live: Run):
     assert f"{total:,} of " in live.outputs["hits_to_awkward.py"]
 
 
+def test_hits_to_awkward_prints_without_a_file(live: Run):
+    """Without a name to write to, it prints what kind of array it is, and its values."""
+    # In a process of its own: awkward prints to what was stdout when it was loaded.
+    command = [sys.executable, "-W", "error", EXAMPLES / "hits_to_awkward.py", live.raw]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=SECONDS)
+    assert "hits: var * {" in done.stdout
+    assert re.search(r"^\[\[\d+, \d+", done.stdout, re.MULTILINE)
+
+
 # ------------------------------------------------------------------- what people run into
 
 
-def test_hits_to_awkward_prints_without_a_file(live: Run):
-    """Without a name to write to, it prints what kind of array it is, and its values."""
-    done = run("hits_to_awkward.py", live.raw)
-    assert done.returncode == 0, done.stderr
-    assert "hits: var * {" in done.stdout
-    assert re.search(r"^\[\[\d+, \d+", done.stdout, re.MULTILINE)
+def hide(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make an import of it fail as if it were not there."""
+    for name in [name for name in sys.modules if name.startswith(f"{package}.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, package, None)
 
 
 @pytest.mark.parametrize(
     ("name", "arguments", "missing", "said"),
     [
-        ("event_display.py", ["--save", "event.png"], "matplotlib", "pip install matplotlib"),
+        ("event_display.py", [], "matplotlib", "pip install matplotlib"),
         ("data_quality.py", ["--page", "page.png"], "matplotlib", "pip install matplotlib"),
-        ("hits_to_awkward.py", [], "awkward", "pip install awkward"),
-        ("hits_to_awkward.py", [], "pyarrow", "pip install awkward pyarrow"),
+        ("hits_to_awkward.py", [], "awkward", "awkward is missing: pip install awkward"),
+        ("hits_to_awkward.py", [], "pyarrow", "pyarrow is missing: pip install awkward pyarrow"),
     ],
 )
 def test_missing_package_is_said_in_a_line(
-    name: str, arguments: list[str], missing: str, said: str, live: Run, tmp_path: Path
+    name: str, arguments: list[str], missing: str, said: str, live: Run, run, monkeypatch
 ):
     """Where a package is not installed, one line says which, and how to get it."""
-    error = f"raise ModuleNotFoundError('no {missing}', name={missing!r})"
-    (tmp_path / f"{missing}.py").write_text(error)
-    done = run(name, live.raw, *arguments, PYTHONPATH=tmp_path)
-    assert done.returncode == 1
-    assert missing in done.stderr
-    assert said in done.stderr
-    assert done.stderr.count("\n") == 1
+    hide(missing, monkeypatch)
+    done = run(name, live.raw, *arguments)
+    assert missing in done.end
+    assert said in done.end
+    assert "\n" not in done.end
 
 
-def test_data_quality_needs_no_matplotlib_for_its_tables(live: Run, tmp_path: Path):
+def test_data_quality_needs_no_matplotlib_for_its_tables(live: Run, run, monkeypatch):
     """Only the page is drawn with it."""
-    (tmp_path / "matplotlib.py").write_text("raise ImportError")
-    done = run("data_quality.py", live.raw, PYTHONPATH=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "Hottest of" in done.stdout
+    hide("matplotlib", monkeypatch)
+    done = run("data_quality.py", live.raw)
+    assert done.end is None
+    assert "Hottest of" in done.out
 
 
 @pytest.mark.parametrize(
     ("name", "arguments", "said"),
     [
-        ("event_display.py", [], "no display to open a window on: give --save"),
+        ("event_display.py", [], "there is no display to open a window on: give --save"),
         ("event_display.py", ["--save", "a.png", "--geometry", "absent"], "error: absent: "),
         ("event_display.py", ["--save", "a.png", "--min-hits", "9999"], "no event of 9999 hits"),
+        (
+            "event_display.py",
+            ["--save", "a.png", "--builder", "gap", "--min-hits", "0"],
+            "error: ",
+        ),
+        ("event_display.py", ["--save", "a.png", "--asic", "v9"], "error: asic must be one of"),
         ("data_quality.py", ["--rules", "absent"], "error: absent: "),
         ("data_quality.py", ["--asic", "v9"], "error: asic must be one of"),
     ],
 )
-def test_mistake_is_said_in_a_line(name: str, arguments: list[str], said: str, live: Run):
+def test_mistake_is_said_in_a_line(name: str, arguments: list[str], said: str, live: Run, run):
     """What cannot be done ends with one line that says why, and no trace."""
     done = run(name, live.raw, *arguments)
-    assert done.returncode == 1
-    assert said in done.stderr
-    assert done.stderr.count("\n") == 1
+    assert done.end.startswith(said)
+    assert "\n" not in done.end
+
+
+@pytest.mark.parametrize("options", [["event_display.py", "--save", "a.png"], ["data_quality.py"]])
+def test_what_is_no_raw_file_is_said_in_a_line(options: list[str], run, tmp_path: Path):
+    """So it is with a file that is not one of the DAQ."""
+    path = tmp_path / "raw.h5"
+    path.write_text("not HDF5\n" * 100)
+    done = run(options[0], path, *options[1:])
+    assert done.end.startswith(f"error: {path}: not a LArPix raw file")
+
+
+@pytest.mark.parametrize("name", ["data_quality.py", "event_display.py", "hits_to_awkward.py"])
+def test_run_without_messages_is_no_trouble(name: str, run, tmp_path: Path):
+    """A run that was ended before anything came gives a word, and no trace."""
+    RawWriter(tmp_path / "raw.h5").close()
+    arguments = {"event_display.py": ["--save", "a.png"], "data_quality.py": ["--page", "a.png"]}
+    done = run(name, tmp_path / "raw.h5", *arguments.get(name, []))
+    assert done.end is None or done.end.startswith(("there are no events", "no event of"))
+    assert not (tmp_path / "a.png").exists()
