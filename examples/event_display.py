@@ -14,9 +14,16 @@ from pathlib import Path
 import numpy as np
 
 from streamer import LayoutError, StreamError, tail
-from streamer.events import Event, GapBuilder, Hits, TriggerBuilder, WindowBuilder, events
+from streamer.events import (
+    Event,
+    GapBuilder,
+    Hits,
+    Pedestals,
+    TriggerBuilder,
+    WindowBuilder,
+    events,
+)
 from streamer.geometry import Geometry, tile_of
-from streamer.pedestals import Pedestals
 
 try:
     import matplotlib.pyplot as plt

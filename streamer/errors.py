@@ -11,6 +11,7 @@
     ├── WriterStalled    also TimeoutError: no new row for as long as was allowed
     ├── FileReplaced     the file is another one now; start again
     ├── GeometryError    also ValueError: pixel positions that are wrong, or asked for wrongly
+    ├── PedestalError    also ValueError: a file of pedestals that is wrong
     └── CheckpointError  a stored position is damaged, or cannot be stored
 
     LayoutError              not this format; waiting does not help  (writer.layout)
@@ -34,6 +35,7 @@ __all__ = [
     "NotSynchronized",
     "RowUnreadable",
     "RowsOutOfRange",
+    "PedestalError",
     "StreamError",
     "WriterStalled",
 ]
@@ -102,6 +104,10 @@ class FileReplaced(StreamError):
 
 class GeometryError(StreamError, ValueError):
     """Raised when a file of pixel positions is wrong, or positions are asked for wrongly."""
+
+
+class PedestalError(StreamError, ValueError):
+    """Raised when a file of pedestals cannot be read, or is wrong; names the file and key."""
 
 
 class CheckpointError(StreamError):

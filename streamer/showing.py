@@ -78,7 +78,7 @@ def convert_shown(
     Parameters
     ----------
     raw, out, follow, to, overwrite, wire, asic, compressed
-        As of :func:`streamer.convert.convert`.
+        As of :func:`streamer.convert.entry`.
 
     Returns
     -------

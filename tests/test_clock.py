@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from streamer import Batch, Packets
 from streamer.clock import COMMON, Clock
-from streamer.headertime import HeaderTime
+from streamer.clock.headertime import HeaderTime
 from tests.cards import SECOND, START, Card, Run, as_batch, delays, pps, run, times
 from writer.simulate import simulate
 

@@ -12,13 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamer import Gap, Packets, follow, tail
-from streamer.assembly import Assembly
-from streamer.backlog import ALL_TIME, NO_TRIGGERS, STRETCH, Backlog, Triggers
 from streamer.clock import Clock
+from streamer.errors import PedestalError
 from streamer.events import GapBuilder, TriggerBuilder, WindowBuilder, events
+from streamer.events.assembly import Assembly
+from streamer.events.backlog import ALL_TIME, NO_TRIGGERS, STRETCH, Backlog, Triggers
+from streamer.events.hits import RawHits
+from streamer.events.pedestals import Pedestals
 from streamer.geometry import Geometry
-from streamer.hits import RawHits
-from streamer.pedestals import PedestalError, Pedestals
 from tests.cards import SECOND, START, Card, Run, as_batch, delays, pps, run, times
 from writer import RawWriter
 from writer.simulate import simulate

@@ -21,8 +21,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from streamer import Packets, tail
-from streamer.assembly import Event
-from streamer.events import GapBuilder, TriggerBuilder, WindowBuilder, events
+from streamer.events import Event, GapBuilder, TriggerBuilder, WindowBuilder, events
 from streamer.geometry import Geometry
 from writer import RawWriter
 from writer.simulate import LOADS, Detector, simulate

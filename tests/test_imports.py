@@ -30,8 +30,11 @@ LAYERS = (
 )
 # What users import by these names besides what the two packages offer themselves.
 PUBLIC_MODULES = (
+    "streamer.clock",
     "streamer.convert",
+    "streamer.events",
     "streamer.geometry",
+    "streamer.monitor",
     "streamer.packets",
     "streamer.rawhdf5format",
     "writer.larpix",

@@ -66,7 +66,7 @@ Make = Callable[[Partial, np.dtype[Any]], Output]
 
 
 class Source(NamedTuple):
-    """What is to be read, and how; as of :func:`streamer.convert.convert`."""
+    """What is to be read, and how; as of :func:`streamer.convert.entry`."""
 
     raw: Path
     follow: bool
@@ -154,7 +154,7 @@ class Work:
         TooNarrow
             If it has to begin anew, with wider fields.
         StreamError, LayoutError
-            As of :func:`streamer.convert.convert`.
+            As of :func:`streamer.convert.entry`.
         """
         if self._outcome is None:
             try:

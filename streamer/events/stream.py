@@ -6,32 +6,18 @@ from collections import deque
 from collections.abc import AsyncIterable, Collection, Iterable
 from typing import TYPE_CHECKING, Any, Generic, Self, TypedDict, TypeVar, Unpack, cast, overload
 
-from streamer.assembly import DEFAULT_LATENESS, DEFAULT_MAX_HITS, Assembly, Event
 from streamer.clock import Clock
-from streamer.drafts import Builder, Trigger
-from streamer.gap_builder import GapBuilder
-from streamer.hits import Hits
+from streamer.events.assembly import DEFAULT_LATENESS, DEFAULT_MAX_HITS, Assembly, Event
+from streamer.events.drafts import Builder
+from streamer.events.pedestals import Pedestals
+from streamer.events.window import WindowBuilder
 from streamer.packets import Packets
-from streamer.pedestals import Pedestals
-from streamer.trigger_builder import TriggerBuilder
-from streamer.window_builder import WindowBuilder
 
 if TYPE_CHECKING:
     from streamer.batch import Gap
     from streamer.geometry import Geometry
 
-__all__ = [
-    "AsyncEvents",
-    "Event",
-    "Events",
-    "GapBuilder",
-    "Hits",
-    "Options",
-    "Trigger",
-    "TriggerBuilder",
-    "WindowBuilder",
-    "events",
-]
+__all__ = ["AsyncEvents", "Events", "Options", "events"]
 
 ItemT = TypeVar("ItemT")
 
@@ -97,7 +83,7 @@ def events(
     geometry
         Gives hits their places; a :class:`streamer.geometry.Geometry`.
     pedestals
-        Give hits their charges; :class:`streamer.pedestals.Pedestals`.
+        Give hits their charges; :class:`streamer.events.pedestals.Pedestals`.
     clock
         Unwraps the time; a :class:`streamer.clock.Clock` that nobody else uses. One with the
         mode ``"auto"`` if not given.
@@ -141,6 +127,7 @@ def events(
     >>> import tempfile
     >>> from pathlib import Path
     >>> from streamer import tail
+    >>> from streamer.events import GapBuilder, TriggerBuilder, events
     >>> from writer import RawWriter
     >>> from writer.simulate import simulate
     >>> path = Path(tempfile.mkdtemp()) / "raw.h5"
@@ -178,7 +165,7 @@ class _Found:
 
     @property
     def counts(self) -> dict[str, int]:
-        """What became of the hits so far: `streamer.assembly.Assembly.counts`."""
+        """What became of the hits so far: `streamer.events.assembly.Assembly.counts`."""
         return self._assembly.counts
 
     @property
@@ -206,6 +193,7 @@ class AsyncEvents(_Found, Generic[ItemT]):
 
     Examples
     --------
+    >>> from streamer.events import GapBuilder
     >>> import anyio, tempfile
     >>> from pathlib import Path
     >>> from streamer import follow

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from streamer.hits import NO_HITS, RawHits
+from streamer.events.hits import NO_HITS, RawHits
 
 __all__ = ["ALL_TIME", "NO_TRIGGERS", "STRETCH", "Backlog", "Closed", "Triggers"]
 

@@ -21,7 +21,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from streamer.doubt import Doubt, Range, range_of
+from streamer.clock.doubt import Doubt, Range, range_of
 from writer.pacman import TICKS_PER_SECOND
 
 __all__ = ["SLACK", "HeaderTime", "Verdict"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import operator
 from typing import NamedTuple, Protocol
 
-from streamer.backlog import Triggers
-from streamer.hits import RawHits
+from streamer.events.backlog import Triggers
+from streamer.events.hits import RawHits
 
 __all__ = ["Builder", "Building", "Draft", "Trigger", "whole"]
 

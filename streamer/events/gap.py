@@ -8,9 +8,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from streamer.backlog import Triggers
-from streamer.drafts import Draft, whole
-from streamer.hits import NO_HITS, RawHits
+from streamer.events.backlog import Triggers
+from streamer.events.drafts import Draft, whole
+from streamer.events.hits import NO_HITS, RawHits
 
 __all__ = ["DRIFT_TICKS", "GapBuilder", "GapBuilding"]
 
@@ -44,7 +44,7 @@ class GapBuilder:
     >>> building = GapBuilder(min_hits=2).begin()
     >>> ticks = np.array([100, 900, 5_000, 9_000, 9_001])
     >>> hits = RawHits(ticks, *(np.zeros(5, dtype) for dtype in ("i8", "u4", "u2")))
-    >>> from streamer.backlog import NO_TRIGGERS
+    >>> from streamer.events.backlog import NO_TRIGGERS
     >>> for draft in building.add(hits, NO_TRIGGERS, upto=20_000):
     ...     print(draft.start, draft.stop, draft.hits.ticks)
     100 901 [100 900]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from statistics import median_low
 from typing import Final
 
-from streamer.headertime import SLACK
+from streamer.clock.headertime import SLACK
 from writer.pacman import TICKS_PER_SECOND
 
 __all__ = ["Phase"]

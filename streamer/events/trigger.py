@@ -8,9 +8,9 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from streamer.backlog import ALL_TIME, NO_TRIGGERS, Triggers
-from streamer.drafts import Builder, Draft, Trigger, whole
-from streamer.hits import NO_HITS, RawHits
+from streamer.events.backlog import ALL_TIME, NO_TRIGGERS, Triggers
+from streamer.events.drafts import Builder, Draft, Trigger, whole
+from streamer.events.hits import NO_HITS, RawHits
 
 __all__ = ["WINDOW_TICKS", "TriggerBuilder", "TriggerBuilding"]
 

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from streamer.cardtime import CardTime
-from streamer.phase import Phase
-from streamer.placing import Placed, place, read, words_by_card
-from streamer.reading import CORRECTIONS, Reason
+from streamer.clock.cardtime import CardTime
+from streamer.clock.phase import Phase
+from streamer.clock.placing import Placed, place, read, words_by_card
+from streamer.clock.reading import CORRECTIONS, Reason
 from writer.pacman import TICKS_PER_SECOND
 
 if TYPE_CHECKING:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from streamer.backlog import Triggers
-from streamer.drafts import Draft, whole
-from streamer.gap_builder import DRIFT_TICKS
-from streamer.hits import NO_HITS, RawHits
+from streamer.events.backlog import Triggers
+from streamer.events.drafts import Draft, whole
+from streamer.events.gap import DRIFT_TICKS
+from streamer.events.hits import NO_HITS, RawHits
 
 __all__ = ["WindowBuilder", "WindowBuilding"]
 
@@ -45,7 +45,7 @@ class WindowBuilder:
     >>> building = WindowBuilder(threshold=2).begin()
     >>> ticks = np.array([100, 2_000, 2_100, 2_200, 3_000, 9_000])
     >>> hits = RawHits(ticks, *(np.zeros(6, dtype) for dtype in ("i8", "u4", "u2")))
-    >>> from streamer.backlog import NO_TRIGGERS
+    >>> from streamer.events.backlog import NO_TRIGGERS
     >>> for draft in building.add(hits, NO_TRIGGERS, upto=20_000):
     ...     print(draft.start, draft.stop, draft.hits.ticks)
     910 3640 [2000 2100 2200 3000]

@@ -14,18 +14,14 @@ from typing import Any, Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from streamer.errors import StreamError
+from streamer.errors import PedestalError
 
-__all__ = ["PedestalError", "Pedestals"]
+__all__ = ["Pedestals"]
 
 _KEY: Final = re.compile(r"(\d{1,3})-(\d{1,3})-(\d{1,3})-(\d{1,3})")
 # The greatest io_group, tile, chip and channel that a packet can have.
 _MOST: Final = (255, 64, 255, 63)
 _TILES, _CHIPS, _CHANNELS = (most + 1 for most in _MOST[1:])
-
-
-class PedestalError(StreamError, ValueError):
-    """Raised when a file of pedestals cannot be read, or is wrong; names the file and key."""
 
 
 class Pedestals:

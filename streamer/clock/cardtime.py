@@ -12,9 +12,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from streamer.headertime import HeaderTime
-from streamer.phase import Phase
-from streamer.reading import Reading, Reason
+from streamer.clock.headertime import HeaderTime
+from streamer.clock.phase import Phase
+from streamer.clock.reading import Reading, Reason
 from writer.pacman import TICKS_PER_SECOND
 
 __all__ = ["NEAR", "CardTime", "is_cut"]
@@ -42,7 +42,7 @@ class CardTime:
     phase
         When in a second cards are reset: shared by all cards, set by the first that knows.
     corrections
-        Counts of `streamer.reading.CORRECTIONS`, shared as well.
+        Counts of `streamer.clock.reading.CORRECTIONS`, shared as well.
 
     Attributes
     ----------
@@ -60,7 +60,7 @@ class CardTime:
 
     Examples
     --------
-    >>> from streamer.reading import CORRECTIONS
+    >>> from streamer.clock.reading import CORRECTIONS
     >>> card = CardTime("pps", Phase(), dict.fromkeys(CORRECTIONS, 0))
     >>> card.sync(9_999_999, 1_700_000_000)
     >>> for tenth in range(10):

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from streamer.backlog import Backlog, Closed, Triggers
 from streamer.clock import COMMON, Clock, Times
-from streamer.drafts import Builder, Draft, Trigger, whole
-from streamer.hits import Hits, RawHits
+from streamer.events.backlog import Backlog, Closed, Triggers
+from streamer.events.drafts import Builder, Draft, Trigger, whole
+from streamer.events.hits import Hits, RawHits
 from writer.pacman import TICKS_PER_SECOND
 
 if TYPE_CHECKING:
+    from streamer.events.pedestals import Pedestals
     from streamer.geometry import Geometry
     from streamer.packets import Packets
-    from streamer.pedestals import Pedestals
 
 __all__ = ["DEFAULT_LATENESS", "DEFAULT_MAX_HITS", "Assembly", "Event"]
 
@@ -54,7 +54,7 @@ class Event:
 
     Examples
     --------
-    >>> from streamer.hits import NO_HITS
+    >>> from streamer.events.hits import NO_HITS
     >>> Event(0, 5_000, 7_003, 0.0005, Hits.of(NO_HITS, None, None))
     <Event 0: no hits in 200.3 us>
     """
@@ -111,11 +111,11 @@ class Assembly:
     builder
         The rule by which hits make events.
     geometry, pedestals, clock, lateness, max_hits, io_groups, bad_parity, veto_ticks
-        As of `streamer.events.events`.
+        As of `streamer.events.stream`.
 
     Examples
     --------
-    >>> from streamer.gap_builder import GapBuilder
+    >>> from streamer.events.gap import GapBuilder
     >>> assembly = Assembly(GapBuilder())
     >>> assembly.finish(), assembly.counts["hits"]
     ([], 0)

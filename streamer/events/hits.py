@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
+    from streamer.events.pedestals import Pedestals
     from streamer.geometry import Geometry
     from streamer.packets import Packets
-    from streamer.pedestals import Pedestals
 
 __all__ = ["NO_HITS", "Hits", "RawHits"]
 
