@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, Unpack, cast, overload
 
@@ -18,6 +18,7 @@ __all__ = ["Tail", "tail"]
 
 OneT = TypeVar("OneT")
 ManyT = TypeVar("ManyT")
+ItemT = TypeVar("ItemT")
 
 
 @overload
@@ -93,6 +94,19 @@ def tail(
     )
 
 
+class _Again(Iterator[ItemT]):
+    """Gives what a function returns until that raises StopIteration.
+
+    After any other error it goes on, which a generator does not.
+    """
+
+    def __init__(self, next_one: Callable[[], ItemT]) -> None:
+        self._next_one = next_one
+
+    def __next__(self) -> ItemT:
+        return self._next_one()
+
+
 class Tail(Following, Generic[OneT, ManyT]):
     """What :func:`tail` returns: an iterator over the messages of a file.
 
@@ -127,11 +141,7 @@ class Tail(Following, Generic[OneT, ManyT]):
 
     def batches(self) -> Iterator[ManyT]:
         """Iterate over batches instead of messages: the same rows, and much faster."""
-        while True:
-            try:
-                yield self.next_batch()
-            except StopIteration:
-                return
+        return _Again(self.next_batch)
 
     @overload
     def packets(
@@ -164,15 +174,12 @@ class Tail(Following, Generic[OneT, ManyT]):
             If there is no such wire or chip.
         """
         check_options(wire, asic)
-        return self._packets(wire, asic)
 
-    def _packets(self, wire: str, asic: str | Mapping[int, str]) -> Iterator[Packets | Gap]:
-        while True:
-            try:
-                piece = self._next_piece()
-            except StopIteration:
-                return
-            yield piece.packets(wire=wire, asic=asic) if isinstance(piece, Batch) else piece
+        def decoded() -> Packets | Gap:
+            piece = self._next_piece()
+            return piece.packets(wire=wire, asic=asic) if isinstance(piece, Batch) else piece
+
+        return _Again(decoded)
 
     def _next_piece(self) -> Batch | Gap:
         piece = self._progress.piece(DECODED_BYTES)

@@ -1334,6 +1334,27 @@ def test_error_is_given_again(backend: str, path: Path):
     anyio.run(main, backend=backend)
 
 
+@pytest.mark.parametrize("grain", ["batches", "packets"])
+def test_iterator_of_tail_goes_on_after_a_silence(grain: str, path: Path):
+    """Asking again goes on, also of batches and packets."""
+    with RawWriter(path) as out, tail(path, idle_timeout=0.1) as live:
+        found = getattr(live, grain)()
+        for number in range(3):
+            with pytest.raises(WriterStalled):
+                next(found)
+            out.append([b"D" + bytes(7)] * (number + 1), io_groups=1)
+            assert len(next(found)) == number + 1
+
+
+def test_what_is_logged_keeps_no_follower_alive(path: Path, caplog):
+    """Whoever keeps records would keep, with an error's traceback, the file open too."""
+    with live("tail", path, poll=0.001) as run:
+        run.until(lambda: "waiting for it" in caplog.text)
+    kept = [value for record in caplog.records for value in record.args]
+    assert kept
+    assert not any(isinstance(value, BaseException) for value in kept)
+
+
 # ----------------------------------------------------------------- program of a second process
 
 
@@ -1355,12 +1376,3 @@ def main(kind: str, path: str) -> None:
 
 if __name__ == "__main__":
     main(*sys.argv[1:])
-
-
-def test_what_is_logged_keeps_no_follower_alive(path: Path, caplog):
-    """Whoever keeps records would keep, with an error's traceback, the file open too."""
-    with live("tail", path, poll=0.001) as run:
-        run.until(lambda: "waiting for it" in caplog.text)
-    kept = [value for record in caplog.records for value in record.args]
-    assert kept
-    assert not any(isinstance(value, BaseException) for value in kept)
