@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from itertools import product
 from pathlib import Path
 from types import ModuleType
@@ -105,7 +106,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """All examples beside a writer, which ends when one of them has reported twice."""
     folder = tmp_path_factory.mktemp("examples")
     raw = folder / "raw.h5"
-    with (folder / "errors").open("w") as errors:
+    with (folder / "errors").open("w") as errors, ExitStack() as ended:
         started = {}
         for name, arguments in ARGUMENTS.items():
             given = [argument.format(folder) for argument in arguments]
@@ -116,12 +117,16 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Run:
                     stderr=errors,
                     env=os.environ | {"MPLBACKEND": "Agg", "PYTHONWARNINGS": "error"},
                 )
+                ended.callback(started[name].wait)
+                ended.callback(started[name].kill)
         writer = subprocess.Popen(
             [sys.executable, "-m", "writer", raw, "--load", "tile"],
             stdout=subprocess.PIPE,
             text=True,
             cwd=EXAMPLES.parent,
         )
+        ended.callback(writer.wait)
+        ended.callback(writer.kill)
         deadline = time.monotonic() + SECONDS
         while len(RATES.findall((folder / "data_quality.py").read_text())) < 2:
             assert time.monotonic() < deadline, (folder / "errors").read_text()

@@ -991,6 +991,7 @@ def test_without_hints_only_the_poll_looks(way: str, path: Path):
     """With hints off, and polls that never come, nothing comes: the hints above were hints."""
     with foreign(path, 5) as file, live(way, path, poll=NEVER, hints=False) as run:
         run.until(lambda: run.follower.stats.looks == 2)
+        time.sleep(0.3)  # until that look is over
         enlarge(file, 10)
         fill(file, 5, 10)
         time.sleep(0.3)
