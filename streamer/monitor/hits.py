@@ -194,7 +194,9 @@ def count_hits(
         ticks &= mask
         channels.count(chips, channel_id, tables.slots, of, adc, flags)
         rows = tables.rows.take(of)
-        np.add.at(tables.histograms, rows + adc, 1)
+        places = rows + adc
+        places += layout.start("adc")
+        np.add.at(tables.histograms, places, 1)
         receipts = words.receipts.take(index).astype(np.int64)
         receipts &= mask
         _count_delays(tables, layout, rows, receipts - ticks)

@@ -94,6 +94,13 @@ class Snapshot:
     undated, misdated : int
         Messages whose header has no time; and whose header was too far ahead of when they
         arrived.
+
+    Examples
+    --------
+    >>> from streamer.monitor import Monitor
+    >>> snapshot = Monitor().snapshot()
+    >>> len(snapshot.io_groups), snapshot.faults
+    (0, {})
     """
 
     time: int | None

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from streamer.decoded import LAYOUTS
 from streamer.monitor import Monitor
 from streamer.monitor.counters import WORD_EDGES
 from streamer.packets import Packets
@@ -28,7 +29,7 @@ from tests.monitor.streams import (
     sync_word,
     trigger_word,
 )
-from writer.larpix import DATA_BITS, V3_DATA_BITS, pack
+from writer.larpix import CONFIG_BITS, DATA_BITS, V3_DATA_BITS, pack
 from writer.pacman import MAX_WORDS
 
 ROOT = Path(__file__).parents[2]
@@ -134,6 +135,17 @@ def test_reference_has_seen_everything():
     assert missing == ["message"], "which comes from no wire"
     for name, histogram in snapshot.histograms.items():
         assert np.count_nonzero(histogram.total) > 5, name
+
+
+def test_fields_are_where_they_are_taken():
+    """Packets of all chips have the fields that are counted at the same bits, but for the ADC."""
+    for layout in LAYOUTS.values():
+        for name in ("packet_type", "chip_id", "channel_id", "local_fifo", "shared_fifo"):
+            assert layout[name] == DATA_BITS[name]
+        assert layout["timestamp"][0] == DATA_BITS["timestamp"][0]
+        assert layout["downstream_marker"] == CONFIG_BITS["downstream_marker"]
+    assert [DATA_BITS[name][0] for name in ("local_fifo", "shared_fifo")] == [58, 60]
+    assert CONFIG_BITS["downstream_marker"][0] == 62
 
 
 # ------------------------------------------------------------------ parts and the whole
@@ -555,7 +567,7 @@ def test_numba_is_loaded_when_it_is_used():
 @needs_numba
 def test_code_that_cannot_be_kept():
     """Where there is no place for compiled code, it is compiled each time."""
-    from streamer.monitor.compiled import compiled
+    from streamer.monitor.fetching import compiled
 
     found = {}
     exec("def double(number): return 2 * number", found)  # which is in no file
@@ -575,9 +587,15 @@ def test_memory_does_not_grow_with_the_run():
     assert max(sizes) == sizes[20]
 
 
-@pytest.mark.nightly
-@pytest.mark.parametrize("used", [64, 49])
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(
+    ("engine", "used"),
+    [
+        ("auto", 64),
+        pytest.param("numpy", 64, marks=pytest.mark.nightly),
+        pytest.param("numpy", 49, marks=pytest.mark.nightly),
+        pytest.param("numba", 49, marks=[pytest.mark.nightly, needs_numba]),
+    ],
+)
 def test_memory_of_400_000_channels(engine, used):
     """A monitor of so many takes at most 200 MB, all spans full, and a snapshot being taken."""
     command = [sys.executable, "-m", "tests.monitor.memory", engine, str(used)]
