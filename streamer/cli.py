@@ -16,13 +16,13 @@ import click
 from streamer.convert import FORMS
 from streamer.demo import demonstrate
 from streamer.doctor import diagnose
+from streamer.packets.wires import WIRES
 from streamer.printing import print_messages
 from streamer.recover import recover
 from streamer.saying import FAILED, WRONG_CALL, Commands, run
 from streamer.show import Bar, byte_figure
 from streamer.showing import asic_of, convert_shown
 from streamer.summary import summarize
-from streamer.wires import WIRES
 from writer.errors import CannotWrite
 from writer.recording import Recorded, record
 from writer.simulate import LOADS

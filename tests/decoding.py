@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from streamer import Batch, Packets
-from streamer.records import RECORD
+from streamer.packets.records import RECORD
 from writer import pacman, pacman24
 from writer.larpix import (
     CONFIG_BITS,

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamer import decode
-from streamer.wires import sort_messages
+from streamer.packets.wires import sort_messages
 from writer import pacman, pacman24
 from writer.larpix import parity_ok
 

@@ -19,9 +19,9 @@ from streamer.convert.report import Conversion, Fault
 from streamer.convert.rows import TooNarrow
 from streamer.errors import FileReplaced, LayoutError, NotReady, StreamError, WriterStalled
 from streamer.packets import Packets, decode
+from streamer.packets.records import RECORD
 from streamer.position import Position
 from streamer.rawfile import RawFile
-from streamer.records import RECORD
 from streamer.tail import Tail, tail
 
 __all__ = ["CannotConvert", "Make", "Output", "Source", "Stopped", "Work"]

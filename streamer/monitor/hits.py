@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from streamer.decoded import ASICS, LAYOUTS
 from streamer.monitor.addresses import chip_keys
 from streamer.monitor.channels import Channels
 from streamer.monitor.counters import COUNTER, TILES, Histograms
 from streamer.monitor.marks import Hits, Marks
 from streamer.monitor.runs import Runs
 from streamer.monitor.triggers import Triggers
+from streamer.packets.decoded import ASICS, LAYOUTS
 from writer.larpix import DATA_BITS, PacketType
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ __all__ = ["CHIPS", "CODES", "Chips", "Tables", "add_codes", "add_near", "count_
 
 
 class Chips(NamedTuple):
-    """What differs between chips, by their code in `streamer.decoded.ASICS`."""
+    """What differs between chips, by their code in `streamer.packets.decoded.ASICS`."""
 
     #: u1: the type of their data packets.
     data_types: NDArray[np.uint8]

@@ -14,7 +14,7 @@ from streamer.monitor.hits import Tables
 from streamer.monitor.marks import Marks
 from streamer.monitor.runs import Runs
 from streamer.monitor.store import CHIP_COUNTERS
-from streamer.words import TIMESTAMP
+from streamer.packets.words import TIMESTAMP
 from writer.larpix import CONFIG_BITS, PacketType, parity_ok
 from writer.pacman import SyncType
 

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from streamer.decoded import UNKNOWN_ASIC
-from streamer.words import TIMESTAMP
+from streamer.packets.decoded import UNKNOWN_ASIC
+from streamer.packets.words import TIMESTAMP
 
 if TYPE_CHECKING:
-    from streamer.decoded import Decoded
+    from streamer.packets.decoded import Decoded
 
 __all__ = ["Runs", "Sorts"]
 

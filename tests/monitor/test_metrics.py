@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamer.decoded import LAYOUTS
 from streamer.monitor import Monitor
 from streamer.monitor.counters import WORD_EDGES
 from streamer.packets import Packets
+from streamer.packets.decoded import LAYOUTS
 from tests.monitor.reference import Reference
 from tests.monitor.streams import (
     START,

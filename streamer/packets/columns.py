@@ -9,8 +9,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from streamer.decoded import ASICS, LAYOUTS, Decoded
-from streamer.words import TIMESTAMP
+from streamer.packets.decoded import ASICS, LAYOUTS, Decoded
+from streamer.packets.words import TIMESTAMP
 from writer.larpix import Layout, PacketType
 
 __all__ = ["COLUMNS", "Column", "Columns", "Compute"]

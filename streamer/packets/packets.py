@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from streamer.decoded import ASICS, UNKNOWN_ASIC, Decoded, concatenated
-from streamer.packet_columns import Columns
-from streamer.records import to_records
-from streamer.wires import WIRES, Sorted, named_wire, sort_messages
-from streamer.words import TIMESTAMP, join_legacy, join_new24
+from streamer.packets.columns import Columns
+from streamer.packets.decoded import ASICS, UNKNOWN_ASIC, Decoded, concatenated
+from streamer.packets.records import to_records
+from streamer.packets.wires import WIRES, Sorted, named_wire, sort_messages
+from streamer.packets.words import TIMESTAMP, join_legacy, join_new24
 
 if TYPE_CHECKING:
     from streamer.batch import Batch
@@ -250,8 +250,8 @@ class Packets(Columns):
         Returns
         -------
         NDArray
-            (P,), of the 22 fields of `streamer.records.RECORD` in its order, 36 bytes each.
-            Of v3 chips ``dataword`` is u2, and of the newer wire ``receipt_timestamp`` is u8.
+            (P,), of the 22 fields of `streamer.packets.records.RECORD` in its order, 36 bytes
+            each. Of v3 chips ``dataword`` is u2, and of the newer wire ``receipt_timestamp`` u8.
         """
         return to_records(self.decoded, partial(getattr, self))
 

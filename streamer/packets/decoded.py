@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from streamer.words import TIMESTAMP, Others, Words
+from streamer.packets.words import TIMESTAMP, Others, Words
 from writer.larpix import (
     CONFIG_BITS,
     DATA_BITS,

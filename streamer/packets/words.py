@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from streamer.gathered import gathered, settle_memory
+from streamer.packets.gathered import gathered, settle_memory
 
 __all__ = ["TIMESTAMP", "Joined", "Others", "Words", "join_legacy", "join_new24"]
 
