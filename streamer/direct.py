@@ -1,7 +1,7 @@
 """Rows of a live file, read through a handle that is held: what HDF5 itself cannot do.
 
-References and headers come through the library, chunk by chunk and past its caches;
-messages come from the file, see :mod:`streamer.heap`.
+References and headers come through the library, chunk by chunk and past its caches, or from
+the file where a chunk cannot move; messages come from the file, see :mod:`streamer.heap`.
 """
 
 from __future__ import annotations

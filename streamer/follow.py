@@ -121,7 +121,7 @@ def follow(
 
     In a folder, rows that were announced in a file and never written, as a killed writer
     leaves them, are not waited for once a newer file is there. A run that appears late, made
-    before the one that is being given, is given next.
+    before the one that is being given, is given next; but not if it came while nobody followed.
 
     Examples
     --------
