@@ -147,7 +147,7 @@ def second_process(*arguments: object) -> Iterator[subprocess.Popen]:
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give up soon: nobody writes these files."""
     monkeypatch.setattr("streamer.opening._PATIENCE", Patience(2, 0.01))
-    monkeypatch.setattr("streamer.rawfile._READING", Patience(3, 0.05))
+    monkeypatch.setattr("streamer.source.Source.PATIENCE", Patience(3, 0.05))
 
 
 # ------------------------------------------------------------------------ not a raw file (yet)
@@ -984,8 +984,7 @@ def test_reader_whose_shared_handle_was_closed_by_another(tmp_path: Path):
     """What one reader does upon an error of HDF5 does not end another's reading."""
     path = make(tmp_path / "raw.h5", 100)
     with RawFile(path) as first, RawFile(path) as second:
-        first._rows.close(spoilt=True)
-        first._rows = None
+        first._source.spoil()
         assert not wrong_rows(second.read(0, 100), 0, 100)
         assert_right(second, 100)
         assert_right(first, 100)
