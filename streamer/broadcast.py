@@ -2,37 +2,28 @@
 
 from __future__ import annotations
 
-import logging
 import operator
-from collections.abc import Callable
-from itertools import count
 from types import TracebackType
 from typing import Any, Generic, Literal, Self, TypeVar, cast, overload
-from weakref import WeakValueDictionary
 
 import anyio
 from anyio import lowlevel
 from anyio.abc import TaskGroup
 
-from streamer.batch import Batch, Gap
+from streamer.batch import Gap
 from streamer.errors import StreamError
 from streamer.follow import Follower
 from streamer.position import Position
-from streamer.waiting import QUEUES, Entry, Failure, Queue
+from streamer.pump import Inbox, Pump
+from streamer.waiting import QUEUES, Entry, Failure
 
 __all__ = ["DEFAULT_CAPACITY", "Hub", "Subscription", "broadcast", "checked_capacity"]
 
 #: How much waits for a consumer at the most, in bytes, if nothing else is said.
 DEFAULT_CAPACITY = 16 * 1024 * 1024
 
-logger = logging.getLogger(__name__)
-
 ManyT = TypeVar("ManyT")
 ItemT = TypeVar("ItemT")
-
-# A subscription that was dropped and not closed is found out after so long. Its finalizer
-# could not tell: it runs in any thread, and in the middle of whatever the loop is at.
-_LOOK_SECONDS = 0.25
 
 
 def broadcast(follower: Follower[Any, ManyT]) -> Hub[ManyT]:
@@ -145,7 +136,7 @@ class Hub(Generic[ManyT]):
             raise ValueError(msg)
         #: What is read. Its lag and stats are of the reading; its position is too.
         self.follower = follower
-        self._pump = _Pump(follower)
+        self._pump = Pump(follower)
         self._tasks: TaskGroup | None = None
 
     @overload
@@ -210,7 +201,7 @@ class Hub(Generic[ManyT]):
         if self._tasks is None or self._pump.left:
             msg = f"{self.follower.path}: subscribe inside `async with broadcast(...) as hub:`"
             raise StreamError(msg)
-        return Subscription(self._pump, _Inbox(QUEUES[policy](size), self._pump.position))
+        return Subscription(self._pump, Inbox(QUEUES[policy](size), self._pump.position))
 
     async def __aenter__(self) -> Self:
         if self._tasks is not None:
@@ -258,7 +249,7 @@ class Subscription(Generic[ItemT]):
     'Subscription'
     """
 
-    def __init__(self, pump: _Pump, inbox: _Inbox) -> None:
+    def __init__(self, pump: Pump, inbox: Inbox) -> None:
         self._pump = pump
         self._inbox = inbox
         self._position = inbox.position
@@ -363,151 +354,3 @@ class Subscription(Generic[ItemT]):
         trace: TracebackType | None,
     ) -> None:
         await self.aclose()
-
-
-# ------------------------------------------------------------------- who reads, and for whom
-
-
-class _Inbox:
-    """Where the pump puts what is for one consumer."""
-
-    def __init__(self, queue: Queue, position: Position) -> None:
-        self.queue = queue
-        #: Where the first that is put in follows.
-        self.position = position
-        #: What its consumer waits for; None if it does not wait.
-        self.news: anyio.Event | None = None
-
-    def ring(self) -> None:
-        """Let its consumer look."""
-        if self.news is not None:
-            self.news.set()
-            self.news = None
-
-
-class _Pump:
-    """Asks the follower, and gives what it says to all."""
-
-    def __init__(self, follower: Follower[Any, Any]) -> None:
-        self.path = follower.path
-        #: Why the follower has ended; None if it has not.
-        self.outcome: str | None = None
-        #: Whether the block of the hub was left.
-        self.left = False
-        self._follower = follower
-        # In the order of joining. Only subscriptions keep them: those that were forgotten
-        # do not hold up the others.
-        self._inboxes: WeakValueDictionary[int, _Inbox] = WeakValueDictionary()
-        self._numbers = count()
-        #: Where what will be given next follows.
-        self.position = follower.position
-        self._changed: anyio.Event | None = None
-        self._failed = False
-        self._held: Entry | None = None
-        self._untold: Failure | None = None
-
-    @property
-    def all_given(self) -> bool:
-        """Whether what was read was put into every inbox."""
-        return self._held is None
-
-    @property
-    def reached(self) -> Position:
-        """Where what will be read next follows."""
-        return self._follower.position
-
-    def join(self, inbox: _Inbox) -> None:
-        """Give it what comes from now on."""
-        self._inboxes[next(self._numbers)] = inbox
-        self.wake()
-
-    def part(self, inbox: _Inbox) -> None:
-        """Give it nothing more."""
-        for number, other in list(self._inboxes.items()):
-            if other is inbox:
-                del self._inboxes[number]
-        self.wake()
-
-    def wake(self) -> None:
-        """Look again whether to read."""
-        if self._changed is not None:
-            self._changed.set()
-            self._changed = None
-
-    def tell(self, failure: Failure) -> None:
-        """Note that a consumer was told."""
-        if failure is self._untold:
-            self._untold = None
-
-    def raise_untold(self, *, quietly: bool) -> None:
-        """Raise what nobody was there to be told of; else log what nobody stayed to hear."""
-        failure, self._untold = self._untold, None
-        if failure is None:
-            return
-        if self._held is not None and not quietly:
-            raise failure.error.with_traceback(failure.trace)
-        logger.warning("%s; no consumer has come to that", str(failure.error))
-
-    def leave(self) -> None:
-        """Let those who wait know that nothing more comes."""
-        self.left = True
-        self._ring()
-
-    async def run(self) -> None:
-        """Read until the end."""
-        batches = self._follower.batches()
-
-        async def read() -> Entry | None:
-            try:
-                return self._entry(await anext(batches))
-            except StopAsyncIteration:
-                return None
-            except Exception as error:  # noqa: BLE001 - it is raised where it is waited for
-                return self._failure(error)
-
-        while True:
-            await self._until(self._is_wanted)
-            # From here on it holds what was read, or nobody has it.
-            self._held = await read()
-            if self._held is None:
-                break
-            await self._until(self._inboxes.__len__)
-            self._give(self._held)
-            self._held = None
-        self.outcome = self._follower.outcome or "closed"
-        self._ring()
-
-    def _give(self, entry: Entry) -> None:
-        self.position = entry.position
-        for inbox in list(self._inboxes.values()):
-            inbox.queue.put(entry)
-            inbox.ring()
-
-    def _is_wanted(self) -> bool:
-        inboxes = list(self._inboxes.values())
-        if self._failed and not any(inbox.news is not None for inbox in inboxes):
-            return False
-        return bool(inboxes) and all(inbox.queue.has_room for inbox in inboxes)
-
-    async def _until(self, condition: Callable[[], object]) -> None:
-        while not condition():
-            self._changed = changed = anyio.Event()
-            with anyio.move_on_after(_LOOK_SECONDS):
-                await changed.wait()
-
-    def _entry(self, item: Batch | Gap) -> Entry:
-        self._failed = False
-        size = 0
-        if isinstance(item, Batch):
-            columns = (item.rows, item.io_groups, item.buffer, item.starts, item.lengths)
-            size = sum(column.nbytes for column in columns)
-        return Entry(item, self._follower.position, size)
-
-    def _failure(self, error: Exception) -> Entry:
-        self._failed = True
-        self._untold = Failure(error, error.__traceback__)
-        return Entry(self._untold, self._follower.position)
-
-    def _ring(self) -> None:
-        for inbox in list(self._inboxes.values()):
-            inbox.ring()

@@ -700,7 +700,7 @@ def test_error_that_nobody_is_there_for_does_not_hide_another(
         with pytest.raises(Wrong):
             run(backend, told_to_nobody)
         run(backend, not_heard)
-    found = [record.message for record in caplog.records if record.name == "streamer.broadcast"]
+    found = [record.message for record in caplog.records if record.name == "streamer.pump"]
     assert len(found) == 2
     assert all("no new row" in text for text in found)
 
