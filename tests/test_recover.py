@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import streamer.opening
-import streamer.rawfile
+import streamer.source
 from streamer import NotReady, RawFile
 from streamer.cli import main
 from streamer.left import DAMAGED, HEADERLESS, HOLED, TORN, UNWRITTEN, ZERO_REFERENCES, Left
@@ -37,7 +37,7 @@ PAGE = 4096
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Do not wait for a file that nobody writes."""
     monkeypatch.setattr(streamer.opening, "_PATIENCE", Patience(3, 0.01))
-    monkeypatch.setattr(streamer.rawfile, "_READING", Patience(3, 0.01))
+    monkeypatch.setattr(streamer.source.Source, "PATIENCE", Patience(3, 0.01))
 
 
 # -------------------------------------------------------------------------- whole files
