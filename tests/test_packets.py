@@ -3,6 +3,8 @@
 import dataclasses
 import pickle
 import sys
+import tracemalloc
+import weakref
 from itertools import pairwise
 from pathlib import Path
 
@@ -209,7 +211,7 @@ def test_messages_lie_anywhere_in_a_buffer(wire, gaps, before):
     """At any byte, from the first to the last, and with anything between."""
     rng = np.random.default_rng(1)
     make = random_message if wire == "legacy" else random_new24
-    datas = [make(rng, int(size)) for size in rng.integers(0, 9, 30)]
+    datas = [make(rng, size) for size in [*rng.integers(0, 9, 30).tolist(), 0]]
     expected = decode(batch_of(datas, io_version=None), wire=wire)
     if gaps == "any":
         gaps = rng.integers(0, 30, len(datas))
@@ -221,6 +223,16 @@ def test_messages_lie_anywhere_in_a_buffer(wire, gaps, before):
     odd = np.frombuffer(b"." + batch.buffer.tobytes(), "u1")[1:]
     shifted = Batch(batch.rows, batch.io_groups, odd, batch.starts, batch.lengths)
     assert_same(decode(shifted, wire=wire), expected)
+
+
+@pytest.mark.parametrize("dtype", ["u2", "i4", "u4", "u8", "<i8"])
+@pytest.mark.parametrize("name", ["starts", "lengths"])
+@pytest.mark.parametrize("before", [0, 5])
+def test_places_of_any_integers(dtype, name, before):
+    """Who makes a batch may have other ones than 64 bits with a sign."""
+    batch = batch_of([legacy(hits(3)), legacy(), legacy(hits(2))], before=before)
+    other = dataclasses.replace(batch, **{name: getattr(batch, name).astype(dtype)})
+    assert_same(decode(other), decode(batch))
 
 
 def test_messages_may_lie_in_any_order():
@@ -242,14 +254,34 @@ def test_messages_may_lie_in_any_order():
     assert_same(decode(batch), expected)
 
 
-def test_many_words_are_as_few():
+@pytest.mark.parametrize("make", [random_message, random_new24])
+def test_many_words_are_as_few(make):
     """What is gathered in blocks is what one gets message by message."""
     rng = np.random.default_rng(3)
     sizes = [0, 40_000, 1, 33_000, *rng.integers(0, 12, 300).tolist(), 65_535]
-    datas = [random_message(rng, size) for size in sizes]
+    datas = [make(rng, size) for size in sizes]
     batch = batch_of(datas, gaps=rng.integers(0, 3, len(datas)))
     one_by_one = [decode(batch.select(np.array([k]))) for k in range(len(batch))]
     assert_same(decode(batch), Packets.concatenate(one_by_one))
+
+
+@pytest.mark.parametrize("gaps", [0, 1])
+def test_few_messages_of_a_large_buffer(gaps):
+    """They are decoded without a copy of the rest of it, and the packets do not keep it."""
+    datas = [legacy(hits(3))] * 8
+    batch = batch_of([bytes(1), *datas, bytes(1 << 24)], gaps=gaps, before=5)
+    few = batch.select(np.arange(1, 9))
+    tracemalloc.start()
+    try:
+        packets = decode(few)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 1 << 20
+    assert_same(packets, decode(batch_of(datas, few.io_groups, first=101)))
+    buffer = weakref.ref(batch.buffer)
+    del batch, few
+    assert buffer() is None
 
 
 # ---------------------------------------------------------------------------- columns

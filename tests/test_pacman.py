@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from larpix import Packet_v2
 from larpix.format import pacman_msg_format as control
 
-from writer import pacman
+from writer import pacman, pacman24
 from writer.larpix import FIFO_DATA_BITS, V3_CONFIG_BITS, V3_DATA_BITS
 from writer.pacman import (
     CONFIG_BITS,
@@ -215,6 +215,28 @@ def test_fraction_of_a_count():
         pack(DATA_BITS, dataword=1.5)
 
 
+def test_list_of_small_and_large_numbers():
+    """A packet is any number of 64 bits, also in a list, of which numpy makes floats."""
+    packets = [0x2C, (1 << 64) - 1, 1 << 63, 3]
+    assert words(Word.DATA, packet=packets)["packet"].tolist() == packets
+
+
+@pytest.mark.parametrize(
+    ("values", "error", "match"),
+    [
+        (1 << 64, ValueError, "packet must be from 0 to 18446744073709551615, got 1844674"),
+        ([-1, 1 << 63], ValueError, "packet must be from 0 to 18446744073709551615, got -1"),
+        ([0.5, 1 << 63], TypeError, "packet must be whole numbers, got float64"),
+        ("1", TypeError, "packet must be whole numbers, got <U1"),
+        (None, TypeError, "packet must be whole numbers, got object"),
+    ],
+)
+def test_what_is_no_packet(values, error, match):
+    """What is not from 0 to 2**64 - 1 is refused, and the error says so."""
+    with pytest.raises(error, match=match):
+        words(Word.DATA, packet=values)
+
+
 @pytest.mark.parametrize("name", ["parity", "register_data", "adc"])
 def test_unknown_packet_field(name):
     """A field that the layout has not, or that is computed, is refused by name."""
@@ -382,3 +404,17 @@ def test_counts_that_do_not_add_up():
     """Words without a message, or messages without their words, are refused."""
     with pytest.raises(ValueError, match="counts add up to 3, but there are 4 words"):
         messages(words(Word.DATA, packet=np.arange(4)), [1, 2], SECONDS)
+
+
+@pytest.mark.parametrize(
+    ("made", "other", "match"),
+    [
+        (words(Word.TRIG, timestamp=[1, 2, 3]), pacman24, "24 bytes here, but these have 16"),
+        (pacman24.words(pacman24.Word.TRIG, timestamp=[1, 2]), pacman, "16 .* have 24"),
+        (np.arange(4, dtype="u8"), pacman, "16 bytes here, but these have 8"),
+    ],
+)
+def test_words_of_another_wire(made, other, match):
+    """They are refused, and not taken for more or fewer words of this one."""
+    with pytest.raises(ValueError, match=match):
+        other.messages(made, [len(made)], 0)

@@ -164,3 +164,9 @@ def test_first_header_has_no_place_for_a_card():
     """The id is refused, not left out."""
     with pytest.raises(TypeError, match="a header of revision FIRST has no field 'pacman'"):
         messages(words(Word.PING), [1], pacman=3, revision=Revision.FIRST)
+
+
+def test_count_that_no_header_can_hold():
+    """It is refused: a header counts bytes in 32 bits."""
+    with pytest.raises(ValueError, match="counts must be from 0 to 178956970, got 178956971"):
+        messages(words(Word.PING), [178_956_971])

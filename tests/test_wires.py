@@ -66,6 +66,19 @@ def test_messages_that_are_none_of_the_older_wire(data, kind):
     assert faults_of(decode(batch_of([data]), wire="legacy")) == {kind: [100]}
 
 
+@pytest.mark.parametrize("size", range(8))
+@pytest.mark.parametrize(
+    ("wire", "kind"), [("legacy", "truncated"), ("new24", "truncated"), ("auto", "unknown wire")]
+)
+def test_piece_of_a_header_at_the_end_of_a_buffer(wire, kind, size):
+    """It is counted, at any byte, and nothing is read that would lie behind it."""
+    good = new24(HIT24) if wire == "new24" else legacy(hits(2))
+    for before in range(8):
+        packets = decode(batch_of([good, good[:size]], gaps=0, before=before), wire=wire)
+        assert faults_of(packets) == {kind if size else "empty": [101]}
+        assert packets.n_messages == 1
+
+
 @pytest.mark.parametrize("revision", REVISIONS)
 def test_messages_that_are_none_of_the_newer_wire(revision):
     """By their length, version and header they are told what is wrong with them."""
@@ -293,9 +306,14 @@ def test_number_of_bytes_that_the_data_server_cut():
         packets = decode(batch_of([bytes(data), new24(HIT24)]), wire=wire)
         assert packets.n_words == 4_003
         assert not packets.faults
+    for wrong in (0, 96_000 % 65_536 - 24, 96_000 % 65_536 + 1, 96_000 - 24):
+        data[4:8] = wrong.to_bytes(4, "little")
+        assert list(decode(batch_of([bytes(data)]), wire="auto").faults) == ["unknown wire"]
 
 
-@pytest.mark.parametrize(("start", "length"), [(-1, 8), (0, -8), (50, 8), (0, 1 << 40)])
+@pytest.mark.parametrize(
+    ("start", "length"), [(-1, 8), (0, -8), (50, 8), (0, 1 << 40), ((1 << 63) - 1, 8)]
+)
 def test_message_outside_of_its_buffer(start, length):
     """A batch that was put together wrongly is refused: what would be read is not its own."""
     batch = batch_of([legacy(hits(1))] * 2)

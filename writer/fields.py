@@ -1,11 +1,11 @@
-"""Named fields at fixed places in bytes, and values that fit into them."""
+"""Named fields at fixed places in bytes, values that fit into them, and words behind headers."""
 
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["at_offsets", "filled", "within"]
+__all__ = ["at_offsets", "behind", "filled", "lead", "within"]
 
 
 def at_offsets(itemsize: int, **fields: tuple[str, int]) -> np.dtype[np.void]:
@@ -20,6 +20,22 @@ def at_offsets(itemsize: int, **fields: tuple[str, int]) -> np.dtype[np.void]:
     return np.dtype(
         {"names": list(fields), "formats": formats, "offsets": offsets, "itemsize": itemsize}
     )
+
+
+def lead(dtype: np.dtype[np.void]) -> np.dtype[np.void]:
+    """Return a dtype of the first 8 bytes of another one, with those of its fields that fit.
+
+    Examples
+    --------
+    >>> lead(at_offsets(16, type=("u1", 0), words=("<u2", 6), time=("<u8", 8))).names
+    ('type', 'words')
+    """
+    fields = {
+        name: (kind.str, offset)
+        for name, (kind, offset, *_) in (dtype.fields or {}).items()
+        if offset + kind.itemsize <= 8
+    }
+    return at_offsets(8, **fields)
 
 
 def within(name: str, values: ArrayLike, top: int) -> NDArray[np.integer]:
@@ -39,13 +55,17 @@ def within(name: str, values: ArrayLike, top: int) -> NDArray[np.integer]:
     if not array.size:
         return array.astype(np.uint64)
     if array.dtype.kind not in "biu":
-        msg = f"{name} must be whole numbers, got {array.dtype}"
-        raise TypeError(msg)
+        # Of ints on both sides of 2**63 numpy makes floats, and of larger ones objects.
+        exact = np.asarray(values, object)
+        if not all(isinstance(value, int | np.integer) for value in exact.flat):
+            msg = f"{name} must be whole numbers, got {array.dtype}"
+            raise TypeError(msg)
+        array = exact
     low, high = array.min(), array.max()
     if low < 0 or high > top:
         msg = f"{name} must be from 0 to {top}, got {low if low < 0 else high}"
         raise ValueError(msg)
-    return array
+    return array.astype(np.uint64) if array.dtype == object else array
 
 
 def filled(what: str, dtype: np.dtype[np.void], fields: dict[str, ArrayLike]) -> NDArray[np.void]:
@@ -92,3 +112,55 @@ def filled(what: str, dtype: np.dtype[np.void], fields: dict[str, ArrayLike]) ->
     for name, column in columns.items():
         made[name] = column
     return made
+
+
+def behind(
+    headers: NDArray[np.void], words: NDArray[np.void], counts: NDArray[np.int64], size: int
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Put words behind headers, message after message.
+
+    Parameters
+    ----------
+    headers
+        One for each message, contiguous, of shape (m,).
+    words
+        Words of all the messages, in order, of shape (n,).
+    counts
+        Number of words of each message, of shape (m,).
+    size
+        Length of a word [bytes]. It and that of a header are multiples of 8.
+
+    Returns
+    -------
+    buffer
+        All messages, contiguous, u1.
+    lengths
+        Length of each message [bytes], i8, of shape (m,).
+
+    Raises
+    ------
+    ValueError
+        If the words are of another length, or the counts do not add up.
+
+    Examples
+    --------
+    >>> headers, words = np.array([1, 2]).view("V8"), np.array([5, 6, 7]).view("V8")
+    >>> buffer, lengths = behind(headers, words, np.array([2, 1]), 8)
+    >>> buffer.view("<u8").tolist(), lengths.tolist()
+    ([1, 5, 6, 2, 7], [24, 16])
+    """
+    if words.dtype.itemsize != size:
+        msg = f"a word has {size} bytes here, but these have {words.dtype.itemsize}"
+        raise ValueError(msg)
+    if counts.sum() != len(words):
+        msg = f"counts add up to {counts.sum()}, but there are {len(words)} words"
+        raise ValueError(msg)
+    head, body = headers.itemsize // 8, size // 8
+    begins = head * np.arange(len(counts)) + body * (np.cumsum(counts) - counts)
+    is_header = np.zeros(head * len(counts) + body * len(words), np.bool)
+    is_header[begins[:, np.newaxis] + np.arange(head)] = True
+    joined = np.empty(len(is_header), np.uint64)
+    joined[is_header] = headers.view(np.uint64)
+    # As one field, as a copy leaves out the bytes that no field names.
+    joined[~is_header] = np.ascontiguousarray(words.view(f"V{size}")).view(np.uint64)
+    return joined.view(np.uint8), headers.itemsize + size * counts

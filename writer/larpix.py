@@ -70,20 +70,10 @@ DATA_BITS: Final = {
 
 #: The same of a chip in FIFO diagnostics mode, which shortens the timestamp and counts what
 #: its FIFOs hold. A packet does not say that its chip is in this mode.
-FIFO_DATA_BITS: Final = {
-    "packet_type": (0, 2),
-    "chip_id": (2, 8),
-    "channel_id": (10, 6),
+FIFO_DATA_BITS: Final = DATA_BITS | {
     "timestamp": (16, 16),
     "shared_fifo_events": (32, 12),
     "local_fifo_events": (44, 2),
-    "first_packet": (47, 1),
-    "dataword": (48, 8),
-    "trigger_type": (56, 2),
-    "local_fifo": (58, 2),
-    "shared_fifo": (60, 2),
-    "downstream_marker": (62, 1),
-    "parity": (63, 1),
 }
 
 #: Fields of data packets of LArPix v3, whose `packet_type` is `PacketType.V3_DATA`.
@@ -113,15 +103,7 @@ CONFIG_BITS: Final = {
 }
 
 #: The same of LArPix v3, which wants a magic number in what is written.
-V3_CONFIG_BITS: Final = {
-    "packet_type": (0, 2),
-    "chip_id": (2, 8),
-    "register_address": (10, 8),
-    "register_data": (18, 8),
-    "magic_word": (26, 32),
-    "downstream_marker": (62, 1),
-    "parity": (63, 1),
-}
+V3_CONFIG_BITS: Final = CONFIG_BITS | {"magic_word": (26, 32)}
 
 _PARITY = np.uint64(1 << 63)
 

@@ -23,7 +23,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from writer.fields import at_offsets, filled, within
+from writer.fields import at_offsets, behind, filled, within
 from writer.larpix import CONFIG_BITS, DATA_BITS, PacketType, pack, parity_ok, with_parity
 
 __all__ = [
@@ -178,7 +178,7 @@ def messages(
     Raises
     ------
     ValueError
-        If the counts do not add up, or a value does not fit into a header.
+        If the counts do not add up, a value does not fit into a header, or these are not words.
 
     Examples
     --------
@@ -188,18 +188,8 @@ def messages(
     ([8, 40], 48)
     """
     sizes = np.atleast_1d(within("counts", counts, MAX_WORDS)).astype(np.int64)
-    if sizes.sum() != len(words):
-        msg = f"counts add up to {sizes.sum()}, but there are {len(words)} words"
-        raise ValueError(msg)
     headers = np.zeros(len(sizes), HEADER)
     headers["type"] = kind
     headers["seconds"] = within("seconds", seconds, np.iinfo(np.uint32).max)
     headers["words"] = sizes
-
-    # Everything is a multiple of 8 bytes: a header is one number, a word is two.
-    is_header = np.zeros(len(sizes) + 2 * len(words), np.bool)
-    is_header[np.arange(len(sizes)) + 2 * (np.cumsum(sizes) - sizes)] = True
-    joined = np.empty(len(is_header), np.uint64)
-    joined[is_header] = headers.view(np.uint64)
-    joined[~is_header] = np.ascontiguousarray(words.view(WORD)).view(np.uint64)
-    return joined.view(np.uint8), 8 + 16 * sizes
+    return behind(headers, words, sizes, WORD.itemsize)

@@ -18,7 +18,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from writer.fields import at_offsets, filled, within
+from writer.fields import at_offsets, behind, filled, within
 from writer.larpix import V3_DATA_BITS, pack
 from writer.pacman import SyncType
 
@@ -178,7 +178,7 @@ def messages(
     Raises
     ------
     ValueError
-        If the counts do not add up, or a value does not fit into a header.
+        If the counts do not add up, a value does not fit into a header, or these are not words.
     TypeError
         If there is an id of a card, and no place for it in the header.
 
@@ -191,9 +191,6 @@ def messages(
     """
     top = np.iinfo(np.uint32).max // WORD.itemsize
     sizes = np.atleast_1d(within("counts", counts, top)).astype(np.int64)
-    if sizes.sum() != len(words):
-        msg = f"counts add up to {sizes.sum()}, but there are {len(words)} words"
-        raise ValueError(msg)
     of_card = {"pacman": pacman} if np.any(pacman) else {}
     headers = np.zeros(len(sizes), revision.header)
     headers[...] = filled(
@@ -206,11 +203,4 @@ def messages(
         headers["bytes"] = WORD.itemsize * sizes
     else:
         headers["words"] = sizes
-
-    # A header is as long as a word.
-    is_header = np.zeros(len(sizes) + len(words), np.bool)
-    is_header[np.arange(len(sizes)) + np.cumsum(sizes) - sizes] = True
-    joined = np.empty(len(is_header), WORD)
-    joined[is_header] = headers.view(WORD)
-    joined[~is_header] = np.ascontiguousarray(words.view(WORD))
-    return joined.view(np.uint8), WORD.itemsize * (1 + sizes)
+    return behind(headers, words, sizes, WORD.itemsize)

@@ -62,19 +62,23 @@ def gathered(
     if not len(counts):
         return
     shifts = places & 7
-    shift = int(shifts[0])
-    is_shifted = bool((shifts != shift).any())
+    is_shifted = bool((shifts != shifts[0]).any())
+    # Only what these words cover is copied: the buffer may hold many times as much.
+    begin, end = int(places.min()), int((places + 8 * width * counts).max())
+    outside = 8 * (begin < 0)
     if is_shifted:
-        # The numbers of 8 bytes from the beginning of the buffer on, and one more at either
-        # end: a word reaches into the next number.
-        numbers = np.zeros(len(buffer) // 8 + 3, "<u8")
-        numbers.view(np.uint8)[8 : 8 + len(buffer)] = buffer
-        firsts = (places >> 3) + 1
+        # Numbers of 8 bytes from before the first word to behind the last: a word reaches into
+        # the next number. What no word covers is never seen.
+        first = begin >> 3
+        numbers = np.empty((end >> 3) - first + 1, "<u8")
+        covered = buffer[8 * first + outside : end]
+        numbers.view(np.uint8)[outside : outside + len(covered)] = covered
+        firsts = (places >> 3) - first
     else:
-        numbers = buffer[shift : shift + (max(0, len(buffer) - shift) & ~7)].view("<u8")
+        numbers = buffer[begin + outside : end].view("<u8")
         if not numbers.flags.aligned:
             numbers = numbers.copy()
-        firsts = places - shift >> 3
+        firsts = places - begin - outside >> 3
     total = int(begins[-1] + counts[-1])
     cuts = np.searchsorted(begins, np.arange(_BLOCK, total, _BLOCK))
     # A set, as a message may be longer than a block.

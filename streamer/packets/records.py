@@ -111,15 +111,11 @@ def to_records(decoded: Decoded, get: Callable[[str], NDArray[Any]]) -> NDArray[
                 if into is part:
                     eight |= part
                 into = part
-            for name, shift in columns.items():
-                into[...] = get(name)[block]
-                if shift:
-                    into <<= np.uint64(shift)
-                if into is part:
-                    eight |= part
-                into = part
-            if into is eight:
+            if not moves:
                 eight[...] = 0
+            for name, place in columns.items():
+                field = np.ndarray((len(packets),), dtype[name], eight, place, (8,))
+                field[...] = get(name)[block]
             start = first * size + 8 * offset
             np.ndarray((len(packets),), "<u8", raw, start, (size,))[...] = eight
         for name in tail:
@@ -140,7 +136,7 @@ class _Eight(NamedTuple):
     #: By how much to shift a packet, to the left, and what of it to keep. Fields whose bits go
     #: the same way move together.
     moves: dict[int, int]
-    #: The columns that have values in these bytes, and from which bit on.
+    #: The columns that have values in these bytes, and from which byte on.
     columns: dict[str, int]
 
 
@@ -178,7 +174,7 @@ def _plan(
         to = 8 * (place % 8)
         assert to + 8 * dtype[name].itemsize <= 64, f"{name} lies across 8 bytes"
         if name in given:
-            columns[name] = to
+            columns[name] = place % 8
         elif name in layout:
             low, width = layout[name]
             moves[to - low] = moves.get(to - low, 0) | ((1 << width) - 1) << to

@@ -25,15 +25,22 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from writer.fields import lead
+from writer.pacman import HEADER, WORD, MessageType
+from writer.pacman24 import VERSION, Revision
+from writer.pacman24 import WORD as WORD_24
+
 __all__ = ["WIRES", "Sorted", "named_wire", "sort_messages", "words_at"]
 
 #: The names of the wires.
 WIRES: Final = ("legacy", "new24")
 
-_DATA = ord("D")
-_HEADER, _WORD = 8, 16
-_HEADER_24, _WORD_24 = 24, 24
-_VERSION = 1
+_HEADER, _WORD = HEADER.itemsize, WORD.itemsize
+# Of the newer wire: the first and the last form of a header, of which the one between has in
+# the first 8 bytes the version of the last and the count of the first.
+_FIRST, _LAST = lead(Revision.FIRST.header), lead(Revision.LAST.header)
+_HEADER_24, _WORD_24 = Revision.LAST.header.itemsize, WORD_24.itemsize
+_VERSION, _ = VERSION
 
 
 class Sorted(NamedTuple):
@@ -78,10 +85,9 @@ def words_at(buffer: NDArray[np.uint8], places: NDArray[np.int64]) -> NDArray[np
     >>> [hex(number) for number in words_at(np.arange(20, dtype="u1"), np.array([0, 3, 12]))]
     ['0x706050403020100', '0xa09080706050403', '0x131211100f0e0d0c']
     """
-    if len(buffer) < 8 or not len(places):
+    if len(buffer) < 8:
         return np.zeros(len(places), np.uint64)
-    shift = int(places[0]) & 7
-    if ((places & 7) == shift).all() and not shift:
+    if not (places & 7).any():
         aligned = buffer[: len(buffer) & ~7].view("<u8")
         return aligned.take(places >> 3, mode="clip")
     every = np.ndarray((len(buffer) - 7,), "<u8", buffer, strides=(1,))
@@ -113,13 +119,11 @@ def sort_messages(
     ValueError
         If a message does not lie in the buffer.
     """
-    if len(starts) and not (
-        starts.min() >= 0 and lengths.min() >= 0 and (starts + lengths).max() <= len(buffer)
-    ):
+    if not ((starts >= 0) & (lengths >= 0) & (starts <= len(buffer) - lengths)).all():
         msg = f"a message lies outside of its buffer of {len(buffer)} bytes"
         raise ValueError(msg)
     headers = words_at(buffer, starts)
-    is_data = (headers & 0xFF == _DATA) & (lengths >= 8)
+    is_data = (headers.view(HEADER)["type"] == MessageType.DATA) & (lengths >= _HEADER)
     legacy = is_data & (lengths == _HEADER + _WORD * _legacy_counts(headers))
     every, none = np.arange(len(starts)), np.empty(0, np.int64)
     if wire == "legacy" and legacy.all():
@@ -142,13 +146,17 @@ def sort_messages(
 
 
 def _legacy_counts(headers: NDArray[np.uint64]) -> NDArray[np.int64]:
-    return (headers >> 48).astype(np.int64)
+    return headers.view(HEADER)["words"].astype(np.int64)
+
+
+def _new24_counts(headers: NDArray[np.uint64]) -> NDArray[np.int64]:
+    return headers.view(_LAST)["bytes"].astype(np.int64)
 
 
 def _fits_new24(headers: NDArray[np.uint64], lengths: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Tell which messages have the version and the count of the newer wire."""
     room = lengths - _HEADER_24
-    counts = (headers >> 32).astype(np.int64)
+    counts = _new24_counts(headers)
     first, later = _versions(headers)
     as_words = (first | later) & (room == _WORD_24 * counts)
     remainder = (room > 0xFFFF) & (room & 0xFFFF == counts)
@@ -158,8 +166,8 @@ def _fits_new24(headers: NDArray[np.uint64], lengths: NDArray[np.int64]) -> NDAr
 
 
 def _versions(headers: NDArray[np.uint64]) -> list[NDArray[np.bool_]]:
-    """Tell where the version is right if it stands in byte 1, and if in byte 2."""
-    return [headers >> np.uint64(place) & np.uint64(0xFF) == _VERSION for place in (8, 16)]
+    """Tell where the version is right for the first form of a header, and for the later ones."""
+    return [headers.view(form)["major"] == _VERSION for form in (_FIRST, _LAST)]
 
 
 def _faults(
@@ -175,7 +183,7 @@ def _faults(
     if wire == "new24":
         first, later = _versions(headers)
         unknown = (lengths >= _HEADER_24) & ~(first | later)
-        counts = (headers >> 32).astype(np.int64)
+        counts = _new24_counts(headers)
         # A number of bytes is one of whole words.
         in_bytes = later & (counts % _WORD_24 == 0)
         shortest, expected = _HEADER_24, _HEADER_24 + counts * np.where(in_bytes, 1, _WORD_24)
@@ -183,7 +191,7 @@ def _faults(
         [
             lengths == 0,
             fits_other,
-            letters != _DATA,
+            letters != MessageType.DATA,
             np.broadcast_to(unknown, lengths.shape),
             (lengths < shortest) | (lengths < expected),
         ],

@@ -14,12 +14,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamer.packets.gathered import gathered, settle_memory
+from writer.fields import lead
+from writer.pacman import HEADER, Word
+from writer.pacman24 import Word as Word24
 
 __all__ = ["TIMESTAMP", "Joined", "Others", "Words", "join_legacy", "join_new24"]
 
 #: In the column ``packet_type``: a message's header. Chips have the types from 0 to 3.
 TIMESTAMP: Final = 4
-_DATA, _CONFIG, _SYNC, _TRIGGER = b"DCST"
+# Both wires have the same letters.
+_DATA, _CONFIG = Word24.DATA.letter, Word24.CONFIG.letter
+_SYNC, _TRIGGER = Word24.SYNC.letter, Word24.TRIG.letter
+# The first 8 bytes of a word with a packet, by wire.
+_LEAD, _LEAD_24 = lead(Word.DATA.dtype), lead(Word24.DATA.dtype)
 # The types of the words that carry no packet of a chip; 0 if unknown.
 _TYPES: Final = np.zeros(256, np.uint8)
 _TYPES[[_SYNC, _TRIGGER]] = 6, 7
@@ -90,12 +97,11 @@ class Joined(NamedTuple):
 
 
 class _Found(NamedTuple):
-    """Words that are no packets of chips."""
+    """M words that are no packets of chips."""
 
     places: NDArray[np.int64]
-    #: The first 8 bytes.
-    leads: NDArray[np.uint64]
-    ticks: NDArray[np.uint64]
+    #: (M, bytes of a word / 8) u8
+    words: NDArray[np.uint64]
 
 
 def join_legacy(
@@ -123,19 +129,18 @@ def join_legacy(
     packets, io_channels, receipts = _columns(counts, "<u4")
     times, found = [_NONE], []
     # A header and the 8 bytes before it are as long as a word.
-    for block, heads, (leads, numbers) in gathered(buffer, starts - 8, begins, counts, 2):
-        times.append(numbers.take(heads) >> np.uint64(8) & np.uint64(0xFFFFFFFF))
+    for block, heads, columns in gathered(buffer, starts - 8, begins, counts, 2):
+        leads, numbers = columns
+        times.append(numbers.take(heads).view(HEADER)["seconds"].astype(np.uint64))
         leads[heads], numbers[heads] = _DATA, 0
-        rest = np.flatnonzero(leads.view(np.uint8)[::8].copy() != _DATA)
+        rest = np.flatnonzero(leads.astype(np.uint8) != _DATA)
         if len(rest):
-            lead = leads[rest]
-            found.append(_Found(rest + block.start, lead, lead >> np.uint64(32)))
-            leads[rest], numbers[rest] = 0, 0
+            found.append(_Found(rest + block.start, _taken_out(columns, rest)))
         packets[block] = numbers
-        io_channels[block] = leads.view(np.uint8)[1::8]
-        receipts[block] = np.ndarray((len(leads),), "<u4", leads, 2, (8,))
+        io_channels[block] = leads.view(_LEAD)["io_channel"]
+        receipts[block] = leads.view(_LEAD)["receipt_timestamp"]
     time = np.concatenate(times)
-    words = Words(packets, io_channels, receipts, _others(begins, time, found, (8, 16)))
+    words = Words(packets, io_channels, receipts, _others(begins, time, found, Word))
     return _sorted_out(Joined(words, counts, time.astype(np.int64), {}), known)
 
 
@@ -150,23 +155,23 @@ def join_new24(
     begins = np.cumsum(counts) - counts
     packets, io_channels, receipts = _columns(counts, "<u8")
     times, found, high = [_NONE], [], [np.empty(0, np.int64)]
-    for block, heads, (leads, stamps, numbers) in gathered(buffer, starts, begins, counts, 3):
+    for block, heads, columns in gathered(buffer, starts, begins, counts, 3):
+        leads, stamps, numbers = columns
         times.append(stamps.take(heads))
         leads[heads], stamps[heads], numbers[heads] = _DATA, 0, 0
-        letters = leads.view(np.uint8)[::8].copy()
+        letters = leads.astype(np.uint8)
         rest = np.flatnonzero((letters != _DATA) & (letters != _CONFIG))
         if len(rest):
-            found.append(_Found(rest + block.start, leads[rest], stamps[rest]))
-            leads[rest], stamps[rest], numbers[rest] = 0, 0, 0
+            found.append(_Found(rest + block.start, _taken_out(columns, rest)))
         packets[block] = numbers
-        io_channels[block] = leads.view(np.uint8)[2::8]
+        io_channel = leads.view(_LEAD_24)["io_channel"]
+        io_channels[block] = io_channel
         receipts[block] = stamps
-        high.append(np.flatnonzero(leads.view(np.uint8)[3::8].copy()) + block.start)
+        high.append(np.flatnonzero(io_channel > 0xFF) + block.start)
     time = np.concatenate(times)
     is_time = (time >= _FIRST_NANOSECOND) & (time < _LAST_NANOSECOND)
     seconds = np.where(is_time, time // np.uint64(10**9), np.uint64(0)).astype(np.int64)
-    words = Words(packets, io_channels, receipts, _others(begins, time, found, (16, 24)))
-    # Only the upper byte of the channel: the column has room for the lower one.
+    words = Words(packets, io_channels, receipts, _others(begins, time, found, Word24))
     high_channels = {"io_channel over 255": np.concatenate(high)}
     return _sorted_out(Joined(words, counts, seconds, high_channels), known)
 
@@ -180,25 +185,36 @@ def _columns(
     return np.empty(total, np.uint64), np.empty(total, np.uint8), np.empty(total, receipts)
 
 
+def _taken_out(columns: list[NDArray[np.uint64]], places: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """Return some words of a block, and leave zeros in their place."""
+    words = np.stack([column[places] for column in columns], axis=1)
+    for column in columns:
+        column[places] = 0
+    return words
+
+
 def _others(
     heads: NDArray[np.int64],
     times: NDArray[np.uint64],
     found: list[_Found],
-    bits: tuple[int, int],
+    kinds: type[Word] | type[Word24],
 ) -> Others:
-    """List the headers of messages, and the words that are no packets of chips.
-
-    `bits`: where a word's kind and its clk_source begin.
-    """
+    """List the headers of messages, and the words that are no packets of chips."""
     types = np.full(len(heads), TIMESTAMP, np.uint8)
     zeros = np.zeros(len(heads), np.uint8)
     parts = [Others(heads, types, zeros, zeros, times)]
-    for places, leads, ticks in found:
-        letters, kinds, sources = (
-            (leads >> np.uint64(bit)).astype(np.uint8) for bit in (0, *bits)
+    for places, words in found:
+        sync, trigger = (words.view(kind.dtype)[:, 0] for kind in (kinds.SYNC, kinds.TRIG))
+        is_sync = sync["type"] == _SYNC
+        parts.append(
+            Others(
+                places,
+                _TYPES[sync["type"]],
+                np.where(is_sync, sync["sync_type"], trigger["trigger_type"]),
+                (sync["clk_source"] & 1) * is_sync,
+                np.where(is_sync, sync["timestamp"], trigger["timestamp"]).astype(np.uint64),
+            )
         )
-        sources = (sources & 1) * (letters == _SYNC)
-        parts.append(Others(places, _TYPES[letters], kinds, sources, ticks))
     return Others.joined(parts) if found else parts[0]
 
 
