@@ -106,6 +106,8 @@ def rates(snapshot: Snapshot) -> str:
 
 
 def utc(seconds: float) -> str:
+    if not seconds:
+        return "--:--:--"  # the cards have told no time yet
     return f"{datetime.fromtimestamp(int(seconds), UTC):%H:%M:%S}"
 
 
@@ -214,8 +216,8 @@ def over_time(axes: Axes, snapshot: Snapshot, lines: dict[str, np.ndarray], scal
         axes.xaxis.set_major_formatter(DateFormatter("%H:%M:%S"))
         if len(lines) <= 10:
             axes.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1), handlelength=1)
-    if scale == "linear":
-        axes.set_ylim(bottom=0)
+        if scale == "linear":
+            axes.set_ylim(0, 1.1 * axes.dataLim.ymax)
 
 
 def packet_rates(axes: Axes, snapshot: Snapshot) -> None:
@@ -245,7 +247,7 @@ def tile_rates(axes: Axes, snapshot: Snapshot) -> None:
     axes.set(title="Hits by tile", xlabel="tile", ylabel="io_group")
     if not (len(tiles["tile"]) and whole.any()):
         return
-    rates = np.full((tiles["io_group"].max() + 1, tiles["tile"].max() + 1), np.nan)
+    rates = np.full((int(tiles["io_group"].max()) + 1, int(tiles["tile"].max()) + 1), np.nan)
     rates[tiles["io_group"], tiles["tile"]] = tiles["history"][:, whole].mean(axis=1)
     image = axes.imshow(rates, vmin=0, aspect="auto", interpolation="nearest")
     axes.set(xlim=(0.5, rates.shape[1] - 0.5), ylim=(rates.shape[0] - 0.5, 0.5))
@@ -279,7 +281,8 @@ def sync_period(axes: Axes, snapshot: Snapshot) -> None:
     spectrum(axes, snapshot, "sync_period")
     axes.set(title="Sync period", xlabel="timestamp - 10,000,000 [ticks of 0.1 $\\mu$s]")
     axes.set_ylabel("syncs")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
 
 def readout_delay(axes: Axes, snapshot: Snapshot) -> None:
@@ -320,7 +323,9 @@ def channel_hits(axes: Axes, snapshot: Snapshot) -> None:
     hits = snapshot.channels.total["data"]
     hits = hits[hits > 0]
     if len(hits):
-        axes.hist(hits, bins=np.geomspace(0.9, hits.max() + 1, 60), histtype="step")
+        # A bin between two whole numbers would be empty.
+        edges = np.unique(np.geomspace(1, hits.max() + 1, 60).round()) - 0.5
+        axes.hist(hits, bins=edges, histtype="step")
         axes.set_xscale("log")
     axes.set(title="Hits of each channel", xlabel="hits", ylabel="channels", yscale="log")
 
@@ -356,10 +361,17 @@ def main() -> None:
     parser.add_argument("--page", metavar="PNG", type=Path, help="where to draw the plots")
     parser.add_argument("--rules", metavar="TOML", help="of alarms, instead of the usual ones")
     parser.add_argument("--asic", default="v2", help="chips: v2, v2-fifo, v3 or lightpix")
-    parser.add_argument("--until", choices=["finished", "end"], default="finished")
+    parser.add_argument(
+        "--until",
+        choices=["finished", "end"],
+        default="finished",
+        help="finished: the end of the run; end: what is there now",
+    )
     args = parser.parse_args()
     if args.page and Figure is None:
         sys.exit("--page draws with matplotlib, which is missing: pip install matplotlib")
+    if args.page and not (args.page.suffix == ".png" and args.page.parent.is_dir()):
+        sys.exit(f"error: {args.page}: give the name of a .png, in a folder that is there")
     try:
         watch = Watch(args)
     except StreamError as error:
@@ -372,11 +384,14 @@ def main() -> None:
     except* (StreamError, LayoutError, ValueError) as errors:
         failure = f"error: {errors.exceptions[0]}"
     snapshot = watch.monitor.snapshot()
-    if len(snapshot.io_groups):  # also of a run that cannot be read to its end
+    if len(snapshot.io_groups) or snapshot.faults:  # also of a run that cannot be read to its end
         tables(snapshot, watch.alarms)
         if args.page:
-            page(snapshot, Path(args.raw).name, args.page)
-            print(f"plots: {args.page}")
+            try:
+                page(snapshot, Path(args.raw).name, args.page)
+                print(f"plots: {args.page}")
+            except OSError as error:
+                failure = f"error: {error}"
     sys.exit(failure)
 
 

@@ -6,6 +6,7 @@ draw never holds up the reading: what comes meanwhile is not drawn, and that is 
 """
 
 import argparse
+import contextlib
 import sys
 import threading
 from datetime import UTC, datetime
@@ -122,11 +123,13 @@ class Display:
             left, bottom, right, top = np.array([*self.tiles.values()]).T
             xy.set_xlim(left.min() - 20, right.max() + 20)
             xy.set_ylim(bottom.min() - 20, top.max() + 20)
-        xy.set(aspect="equal", ylabel="y [mm]")
+        # A plain grid says nothing of where the pixels are.
+        name = "{} [mm]" if self.geometry.sources else "{} on a plain grid [mm]"
+        xy.set(aspect="equal", ylabel=name.format("y"))
         xy.tick_params(labelbottom=False)
         zy.set(xlabel=depth_name)
         zy.tick_params(labelleft=False)
-        xz.set(xlabel="x [mm]", ylabel=depth_name)
+        xz.set(xlabel=name.format("x"), ylabel=depth_name)
         self.figure.suptitle(title(event))
         self.note = self.figure.text(0.01, 0.01, "", size="small", color="0.4")
 
@@ -178,20 +181,25 @@ def show(reader: Reader, display: Display) -> None:
         sys.exit("there is no display to open a window on: give --save event.png")
 
     def update() -> None:
-        state = f"{reader.behind:,} rows behind"
-        if reader.over.is_set():
-            state = f"{reader.error or 'the run is over'}"
+        over = reader.over.is_set()  # asked first: what comes later is drawn the next time
         event, n_events = reader.event, reader.n_events
         if event is not None and event is not display.event:
             display.draw(event)
-        missed = n_events - display.n_drawn
-        display.say(f"{n_events:,} events, {missed:,} of them not drawn; {state}")
+        note = "no event yet"
+        if n_events:
+            missed = n_events - display.n_drawn
+            note = f"{n_events:,} events, {missed:,} of them not drawn; "
+            note += f"{reader.behind:,} rows behind"
+        if over:
+            note = f"{note}; {reader.error or 'the run is over'}"
+        display.say(note)
 
     timer = display.figure.canvas.new_timer(interval=250)
     timer.add_callback(update)
     timer.start()
     reader.start()
-    plt.show()
+    with contextlib.suppress(KeyboardInterrupt):  # as good as closing the window
+        plt.show()
     reader.stop()
     print(f"{reader.n_events:,} events, {display.n_drawn:,} of them drawn")
 
@@ -205,7 +213,7 @@ def save(reader: Reader, display: Display, path: Path) -> None:
             display.draw(event)
             display.say(f"the biggest of {n_events:,} events")
             part = path.with_name(f"{path.name}.part")
-            display.figure.savefig(part, format=path.suffix[1:] or "png", dpi=100)
+            display.figure.savefig(part, format="png", dpi=100)
             part.replace(path)  # so that nobody sees half a picture
 
     reader.start()
@@ -232,8 +240,15 @@ def main() -> None:
     parser.add_argument("--min-hits", type=int, default=10, help="fewer make no event")
     parser.add_argument("--asic", default="v2", help="chips: v2, v2-fifo, v3 or lightpix")
     parser.add_argument("--save", metavar="PNG", type=Path, help="no window, but a picture")
-    parser.add_argument("--until", choices=["finished", "end"], default="finished")
+    parser.add_argument(
+        "--until",
+        choices=["finished", "end"],
+        default="finished",
+        help="finished: the end of the run; end: what is there now",
+    )
     args = parser.parse_args()
+    if args.save and not (args.save.suffix == ".png" and args.save.parent.is_dir()):
+        sys.exit(f"error: {args.save}: give the name of a .png, in a folder that is there")
     try:
         # Of several modules: Geometry.load(file, modules=4, offsets=[(x, y, z), ...]).
         chips = CHIPS.get(args.asic, range(11, 111))
@@ -246,11 +261,18 @@ def main() -> None:
         show(reader, Display(geometry))
     else:
         plt.switch_backend("agg")  # which needs no display
-        save(reader, Display(geometry), args.save)
+        try:
+            save(reader, Display(geometry), args.save)
+        except OSError as error:
+            sys.exit(f"error: {error}")
     if reader.error is not None:
         sys.exit(f"error: {reader.error}")
     if not reader.n_events:
-        sys.exit(f"no event of {args.min_hits} hits or more: try --min-hits or --builder")
+        counts = [f"{n:,} {kind}" for kind, n in reader.events.counts.items() if n]
+        found = ", ".join(counts) or "no hits"
+        sys.exit(
+            f"no event of {args.min_hits} hits or more ({found}): try --min-hits or --builder"
+        )
 
 
 if __name__ == "__main__":

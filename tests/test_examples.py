@@ -5,11 +5,13 @@ import io
 import os
 import re
 import runpy
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from types import ModuleType
@@ -24,6 +26,7 @@ from matplotlib.figure import Figure
 from streamer import Packets, tail
 from streamer.events import Event, GapBuilder, TriggerBuilder, WindowBuilder, events
 from streamer.geometry import Geometry
+from tests import window
 from writer import RawWriter
 from writer.simulate import LOADS, Detector, simulate
 
@@ -36,7 +39,7 @@ ARGUMENTS = {
     "many_consumers.py": [],
     "data_quality.py": ["--page", "{}/page.png"],
     "event_display.py": ["--save", "{}/event.png"],
-    "hits_to_awkward.py": ["{}/events.parquet"],
+    "hits_to_awkward.py": ["{}/events.parquet", "--until", "finished"],
 }
 #: A line of data_quality.py with rates of a second, as it prints while the run goes on.
 RATES = re.compile(r"^\d\d:\d\d:\d\d +([\d,]+) messages/s +([\d,]+) hits/s ", re.MULTILINE)
@@ -243,6 +246,27 @@ def test_data_quality_raises_alarms(live: Run, run, tmp_path: Path):
     assert "alarms that are on: 1\n  parity_errors: io_group 1 at" in done.out
 
 
+def test_data_quality_shows_faults_where_there_is_nothing_else(run, tmp_path: Path):
+    """Of a file in which no message is one of a card, it says what they are."""
+    with RawWriter(tmp_path / "raw.h5") as out:
+        out.append([b"no message of a card"] * 3, io_groups=1)
+    done = run("data_quality.py", tmp_path / "raw.h5", "--page", tmp_path / "page.png")
+    assert done.end is None
+    assert "--:--:--  ALARM faults raised: not data at 3" in done.out
+    assert "faults: 3 not data" in done.out
+    assert colours_of(pixels_of(tmp_path / "page.png")) > 10
+
+
+def test_data_quality_draws_the_highest_io_group(run, tmp_path: Path):
+    """255, of which one more is not a byte."""
+    with RawWriter(tmp_path / "raw.h5") as out:
+        for batch in simulate("tile", seconds=3):
+            out.append(batch.tolist(), io_groups=255)
+    done = run("data_quality.py", tmp_path / "raw.h5", "--page", tmp_path / "page.png")
+    assert done.end is None
+    assert colours_of(pixels_of(tmp_path / "page.png")) > 100
+
+
 # ------------------------------------------------------------------------------ the events
 
 
@@ -303,17 +327,94 @@ def test_event_display_has_other_builders_and_geometries(
     assert colours_of(pixels_of(tmp_path / "event.png")) > 10
 
 
+def module(name: str) -> ModuleType:
+    """Return an example as a module."""
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    found = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(found)
+    return found
+
+
 @pytest.fixture
 def display() -> Iterator[ModuleType]:
     """The event display as a module."""
-    spec = importlib.util.spec_from_file_location("event_display", EXAMPLES / "event_display.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
     plt.switch_backend("agg")
-    yield module
+    yield module("event_display")
     plt.close("all")
+
+
+def test_event_display_shows_the_newest_event_in_a_window(live: Run, run):
+    """It is drawn, with how many were not, until somebody closes the window."""
+    matplotlib.use("module://tests.window")
+    notes: list[str] = []
+
+    def look(figure: Figure) -> None:
+        notes.append(figure.texts[-1].get_text())
+        if notes[-1].endswith("; the run is over"):
+            titles.append(figure.get_suptitle())
+            plt.close(figure)
+
+    titles: list[str] = []
+    window.FigureManager.look = look
+    done = run("event_display.py", live.raw)
+    found = live.events()
+    assert done.end is None
+    assert done.out.startswith(f"{len(found):,} events, ")
+    assert titles[0].startswith(f"Event {found[-1].number:,} ")
+    assert f"{len(found):,} events, " in notes[-1]
+
+
+def test_event_display_ends_at_ctrl_c_as_when_its_window_is_closed(live: Run, run):
+    """The reader ends too, and there is no trace."""
+    matplotlib.use("module://tests.window")
+
+    def look(figure: Figure) -> None:
+        if figure.axes:
+            raise KeyboardInterrupt
+
+    window.FigureManager.look = look
+    try:
+        done = run("event_display.py", live.raw)
+    except KeyboardInterrupt:
+        pytest.fail("a trace")
+    assert done.end is None
+    assert re.match(r"[\d,]+ events, \d+ of them drawn", done.out)
+
+
+def test_event_display_waits_for_the_first_event(run, tmp_path: Path):
+    """Of a run that has not begun it does not say that it was 0 rows behind."""
+    matplotlib.use("module://tests.window")
+
+    def look(figure: Figure) -> None:
+        if figure.texts[-1].get_text():
+            assert figure.texts[-1].get_text() == "no event yet"
+            plt.close(figure)
+
+    window.FigureManager.look = look
+    assert run("event_display.py", tmp_path / "absent.h5").end.startswith("no event of 10 hits")
+
+
+def test_event_display_does_not_call_a_grid_positions(live: Run, display, tmp_path: Path):
+    """Without a file of positions, the axes say that the places are those of a plain grid."""
+    event = live.events()[0]
+    for geometry, label in (
+        (Geometry.grid(tiles=1), "x on a plain grid [mm]"),
+        (Geometry.load(geometry_file(tmp_path)), "x [mm]"),
+    ):
+        hits = replace(event.hits, mapped=np.ones(event.n_hits, bool))
+        shown = display.Display(geometry)
+        shown.draw(replace(event, hits=hits))
+        assert label in [axes.get_xlabel() for axes in shown.figure.axes]
+
+
+def test_event_display_says_why_there_is_no_event(live: Run, run):
+    """How many hits there were, and what became of them."""
+    done = run("event_display.py", live.raw, "--save", "a.png", "--min-hits", 9999)
+    hits = sum(np.count_nonzero(packets.is_data) for packets in live.packets())
+    assert f"({hits:,} hits, " in done.end
+    assert " in no event)" in done.end
 
 
 def test_event_display_places_hits_along_the_drift(live: Run, display: ModuleType, tmp_path: Path):
@@ -365,7 +466,71 @@ def test_hits_to_awkward_prints_without_a_file(live: Run):
     assert re.search(r"^\[\[\d+, \d+", done.stdout, re.MULTILINE)
 
 
+def test_hits_to_awkward_takes_what_is_there(live: Run, run, tmp_path: Path):
+    """Of most writers nobody learns that a run is over: it does not wait for that."""
+    raw = tmp_path / "raw.h5"
+    with RawWriter(raw, io_version="0.0") as out:
+        for batch in tail(live.raw).batches():
+            out.append(batch.tolist(), batch.io_groups)
+        done = run("hits_to_awkward.py", raw, tmp_path / "events.parquet")
+    assert done.end is None
+    ak = pytest.importorskip("awkward")
+    events = ak.from_parquet(tmp_path / "events.parquet")
+    assert 0 < len(events) <= len(live.events())
+
+
+def test_hits_to_awkward_keeps_what_there_is_at_ctrl_c():
+    """Who has waited long enough for a run's end gets the events so far."""
+
+    def events() -> Iterator[int]:
+        yield 1
+        yield 2
+        raise KeyboardInterrupt
+
+    assert [*module("hits_to_awkward").until_ctrl_c(events())] == [1, 2]
+
+
 # ------------------------------------------------------------------- what people run into
+
+
+@pytest.mark.parametrize("name", ARGUMENTS)
+def test_help_tells_the_arguments(name: str, run, capsys: pytest.CaptureFixture[str]):
+    """--help is not taken for a file, and without a file the usage is shown."""
+    done = run(name, "--help")
+    assert done.end == 0
+    assert "raw file, also one that is being written" in done.out
+    assert run(name).end == 2
+
+
+def test_ctrl_c_ends_a_run_that_does_not(tmp_path: Path):
+    """With what was counted so far, and no trace."""
+    raw = tmp_path / "raw.h5"
+    names = {
+        "follow.py": ("row 9,", "stopped"),
+        "event_feed.py": ("rows 0 to 9", "shown 10 messages, dropped 0\nstopped"),
+        "many_consumers.py": ("display: rows 0 to 9", "quality: 10 messages in all"),
+    }
+    with RawWriter(raw, io_version="0.0") as out, ExitStack() as ended:
+        out.append([b"a message"] * 10, io_groups=1)
+        started = {}
+        for name in names:
+            started[name] = subprocess.Popen(
+                [sys.executable, "-u", EXAMPLES / name, raw],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            ended.callback(started[name].wait)
+            ended.callback(started[name].kill)
+        for name, process in started.items():
+            begins, said = names[name]
+            with process.stdout as output:
+                before = next(line for line in output if line.startswith(begins))
+                process.send_signal(signal.SIGINT)
+                after = before + output.read()
+            assert said in after
+            assert "Traceback" not in after
+            assert process.wait(SECONDS) == 0
 
 
 def hide(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -415,23 +580,35 @@ def test_data_quality_needs_no_matplotlib_for_its_tables(live: Run, run, monkeyp
             "error: ",
         ),
         ("event_display.py", ["--save", "a.png", "--asic", "v9"], "error: asic must be one of"),
+        ("event_display.py", ["--save", "a.xyz"], "error: a.xyz: give the name of a .png"),
+        ("event_display.py", ["--save", "absent/a.png"], "error: absent/a.png: give the name of"),
+        ("event_display.py", ["--save", "folder.png"], "error: [Errno 21] Is a directory: "),
+        ("data_quality.py", ["--page", "a"], "error: a: give the name of a .png"),
+        ("data_quality.py", ["--page", "absent/a.png"], "error: absent/a.png: give the name of"),
+        ("data_quality.py", ["--page", "folder.png"], "error: [Errno 21] Is a directory: "),
+        (
+            "hits_to_awkward.py",
+            ["absent/a.parquet"],
+            "error: absent/a.parquet: there is no folder",
+        ),
         ("data_quality.py", ["--rules", "absent"], "error: absent: "),
         ("data_quality.py", ["--asic", "v9"], "error: asic must be one of"),
     ],
 )
 def test_mistake_is_said_in_a_line(name: str, arguments: list[str], said: str, live: Run, run):
     """What cannot be done ends with one line that says why, and no trace."""
+    Path("folder.png").mkdir()
     done = run(name, live.raw, *arguments)
     assert done.end.startswith(said)
     assert "\n" not in done.end
 
 
-@pytest.mark.parametrize("options", [["event_display.py", "--save", "a.png"], ["data_quality.py"]])
-def test_what_is_no_raw_file_is_said_in_a_line(options: list[str], run, tmp_path: Path):
+@pytest.mark.parametrize("name", ARGUMENTS)
+def test_what_is_no_raw_file_is_said_in_a_line(name: str, run, tmp_path: Path):
     """So it is with a file that is not one of the DAQ."""
     path = tmp_path / "raw.h5"
     path.write_text("not HDF5\n" * 100)
-    done = run(options[0], path, *options[1:])
+    done = run(name, path, *{"event_display.py": ["--save", "a.png"]}.get(name, []))
     assert done.end.startswith(f"error: {path}: not a LArPix raw file")
 
 

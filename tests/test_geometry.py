@@ -1,5 +1,6 @@
 """Geometry: files of pixel positions in three formats, and where the pixels of hits are."""
 
+import gzip
 import json
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from streamer.errors import GeometryError, StreamError
 from streamer.geometry import Geometry, Pixels, Places, tile_of
@@ -513,7 +515,9 @@ BAD = {
     "empty": ("", "empty; give a geometry file"),
     "blank": (" \n\n", "empty"),
     "comment": ("# nothing", "holds nothing, not keys with values"),
-    "binary": (b"\x93\xff\x00", "not a text"),
+    "binary": (b"\x93\xff\x00", r"not a text in UTF-8 \(byte 0\)"),
+    "Latin-1": (f"# Bänke{MULTI_TILE}".encode("latin-1"), r"not a text in UTF-8 \(byte 3\)"),
+    "gzip": (gzip.compress(MULTI_TILE.encode()), "compressed with gzip, unpack it first"),
     "control characters": (b"a: \x01", "not YAML: .*control characters"),
     "HDF5": (b"\x89HDF\r\n\x1a\n" + bytes(100), "an HDF5 file; give a geometry file"),
     "list": ("[1, 2]", "holds a list, not keys"),
@@ -526,6 +530,12 @@ BAD = {
     "code": ("a: !!python/object/apply:os.getpid []", "not YAML: could not determine"),
     "documents": ("a: 1\n---\nb: 2", "not YAML: but found another document"),
     "key twice, JSON": ('{"1-1-11-0": [0, 0], "1-1-11-0": [1, 0]}', "'1-1-11-0' is there twice"),
+    "long key twice": (
+        f'{{"{"a" * 999}": 0, "{"a" * 999}": 1}}',
+        r"'aaa.*\.\.\.a*' is there twice",
+    ),
+    "long other keys": (f"{'a' * 999}: 1", r"by its keys: a* \.\.\."),
+    "other keys of lines": ('"a\\nb": 1', "by its keys: a b"),
     "key twice, YAML": (MULTI_TILE.replace("12063", "12000"), "key 12000 is there twice"),
 }
 
@@ -538,6 +548,7 @@ def test_file_that_is_no_geometry_is_refused(text: str | bytes, said: str, writt
         Geometry.load(path)
     assert str(caught.value).startswith(f"{path}: ")
     assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 300 + len(str(path))
 
 
 def changed(text: str, old: str, new: str) -> str:
@@ -582,6 +593,12 @@ WRONG = [
     (MULTI_TILE, "{11: 2006}", "{11: 256001}", "tile_chip_to_io: 2: 11: must be a whole number"),
     (MULTI_TILE, "{11: 2006}", "{11: 1.5}", "tile_chip_to_io: 2: 11: must be a whole number"),
     (MULTI_TILE, "{11: 2006}", "{256: 2006}", "tile_chip_to_io: 2: 256: .*255, not 256"),
+    (
+        MULTI_TILE,
+        "{11: 2006}",
+        f"{{{'1' * 999}: 2006}}",
+        r"tile_chip_to_io: 2: 1* \.\.\.: must be",
+    ),
     (MULTI_TILE, "{11: 2006}", "[2006]", "tile_chip_to_io: 2: must be keys with values"),
     (
         MULTI_TILE,
@@ -626,6 +643,7 @@ WRONG = [
     (SINGLE_TILE, "[3, 2, -4, [0], []]", "[7, 2, 0]", "pixels: two have the number 7"),
     (SINGLE_TILE, "[3, 2, -4, [0], []]", "[a, 2, 0]", "pixels: entry 1: must be a whole number"),
     (PACMON, '"1-8-110-63"', '"1-8-110"', '1-8-110: a key must be "io_group-tile-chip-channel"'),
+    (PACMON, '"1-8-110-63"', '"1-8\\n-1"', '1-8 -1: a key must be "io_group-tile-chip-channel"'),
     (PACMON, '"1-8-110-63"', '"1-8-110-64"', "1-8-110-64: must be a whole number from 0 to 63"),
     (PACMON, '"1-8-110-63"', '"1-8-256-63"', "1-8-256-63: must be a whole number from 0 to 255"),
     (PACMON, '"1-8-110-63"', '"0-8-110-63"', "0-8-110-63: must be a whole number from 1 to 255"),
@@ -651,6 +669,7 @@ def test_value_that_cannot_be_is_refused(text: str, old: str, new: str, said: st
     with pytest.raises(GeometryError, match=said) as caught:
         Geometry.load(path)
     assert str(caught.value).startswith(f"{path}: ")
+    assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 300 + len(str(path))
 
 
@@ -790,6 +809,42 @@ def test_real_map_and_layout_of_one_tile_agree():
     map_ = Geometry.load(real("geometry_singlecube.json")).pixels()
     for name in ("chip_id", "channel_id", "x", "y", "z"):
         np.testing.assert_array_equal(getattr(layout, name), getattr(map_, name))
+
+
+def tiles_by_definition(path: Path):
+    """Yield io_group, tile, chip, channel and x, y, z of each pixel, one by one."""
+    content = yaml.load(path.read_text(), yaml.CSafeLoader)
+    pitch, cells = content["pixel_pitch"], content["chip_channel_to_position"]
+    columns, rows = ({cell[k] for cell in cells.values()} for k in range(2))
+    for tile, chips in content["tile_chip_to_io"].items():
+        z, y, x = content["tile_positions"][tile]
+        _, turned_y, turned_x = content["tile_orientations"][tile]
+        if "tpc_centers" in content:
+            dx, dy, dz = content["tpc_centers"][content["tile_indeces"][tile][-2]]
+            x, y, z = x + dx, y + dy, z + dz
+        for chip, channel, (column, row) in (
+            (*divmod(k, 1000), cell) for k, cell in cells.items()
+        ):
+            if chip in chips:
+                io_group, io_channel = divmod(chips[chip], 1000)
+                yield (
+                    *(io_group, (io_channel - 1) // 4 + 1, chip, channel),
+                    x + turned_x * pitch * (column - max(columns) / 2),
+                    y + turned_y * pitch * (row - max(rows) / 2),
+                    z,
+                )
+
+
+@pytest.mark.parametrize("name", [name for name in COUNTS if name.startswith("multi_tile")])
+def test_real_positions_are_those_of_the_definition(name: str):
+    """Of every pixel: column and row times pitch, from the tile's centre, turned, and moved."""
+    path = real(name)
+    expected = np.array([*tiles_by_definition(path)])
+    assert len(expected) == COUNTS[name][0]
+    io_group, tile, chip, channel = expected[:, :4].astype(int).T
+    places = Geometry.load(path).places(io_group, 4 * tile - 2, chip, channel)
+    assert places.mapped.all()
+    np.testing.assert_allclose(positions(places), expected[:, 4:], atol=2e-4)
 
 
 def test_real_positions_are_those_that_pacmon_has():

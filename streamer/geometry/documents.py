@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import reprlib
 import stat
 from collections import Counter
 from collections.abc import Hashable
@@ -101,12 +102,18 @@ def _text(path: Path) -> str:
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        msg = f"{path}: not a text (byte {error.start}); give a geometry file, YAML or JSON"
+        msg = f"{path}: {_no_text(data, error)}; give a geometry file, YAML or JSON"
         raise GeometryError(msg) from error
     if not text.strip():
         msg = f"{path}: empty; give a geometry file, YAML or JSON"
         raise GeometryError(msg)
     return text
+
+
+def _no_text(data: bytes, error: UnicodeDecodeError) -> str:
+    if data.startswith(b"\x1f\x8b"):
+        return "compressed with gzip, unpack it first"
+    return f"not a text in UTF-8 (byte {error.start})"
 
 
 def _reason(error: Exception) -> str:
@@ -131,7 +138,7 @@ def _unique(pairs: list[tuple[Hashable, Any]]) -> dict[Hashable, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
         [(key, _)] = Counter(key for key, _ in pairs).most_common(1)
-        raise _KeyTwice(repr(key))
+        raise _KeyTwice(reprlib.repr(key))
     return found
 
 

@@ -13,10 +13,22 @@ from numpy.typing import NDArray
 
 from streamer.errors import GeometryError
 
-__all__ = ["Fields"]
+__all__ = ["Fields", "shown"]
 
 # Far beyond any detector, in mm, and far below what f4 can hold.
 _LONGEST: Final = 1e9
+
+
+def shown(key: object) -> str:
+    """Return a key for an error, in one short line: in a bad file it can be any text.
+
+    Examples
+    --------
+    >>> shown("tile_positions:  1 "), len(shown("1-1-11-0" * 1000))
+    ('tile_positions: 1', 80)
+    """
+    text = " ".join(str(key).split())
+    return text if len(text) <= 80 else f"{text[:76]} ..."
 
 
 class Fields:
@@ -43,7 +55,7 @@ class Fields:
 
     def refuse(self, key: object, why: str) -> NoReturn:
         """Raise an error that names the file and the key."""
-        msg = f"{self.path}: {key}: {why}"
+        msg = f"{self.path}: {shown(key)}: {why}"
         raise GeometryError(msg)
 
     def expect(self, key: object, what: str, value: object) -> NoReturn:

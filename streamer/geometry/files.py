@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from streamer.errors import GeometryError
 from streamer.geometry.documents import read_document
-from streamer.geometry.fields import Fields
+from streamer.geometry.fields import Fields, shown
 from streamer.geometry.layouts import (
     CHANNELS,
     CHIPS,
@@ -100,7 +100,7 @@ def read_layout(
     if "geometry" in content or any(map(_is_address, content)):
         _refuse(fields, "pacmon map", tile=tile)
         return _pacmon(content, fields, tiles_per_io_group)
-    keys = ", ".join(str(key)[:40] for key in list(content)[:5])
+    keys = shown(", ".join(map(str, list(content)[:5])))
     msg = (
         f"{path}: no geometry that is known here, by its keys: {keys}. Give a multi-tile layout "
         "of larnd-sim, a layout of larpix-geometry, or a map of pacmon"
@@ -242,7 +242,7 @@ def _pacmon(content: _Content, fields: Fields, tiles_per_io_group: int | None) -
     if len(keys) < len(pixels):
         wrong = next(key for key in pixels if not _is_address(key))
         what = 'a key must be "io_group-tile-chip-channel"; mend it or leave it out'
-        fields.refuse(str(wrong)[:40], what)
+        fields.refuse(wrong, what)
 
     def at(k: int) -> str:
         return keys[k]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -11,23 +11,13 @@ from numpy.typing import ArrayLike, NDArray
 from streamer.errors import GeometryError
 from streamer.geometry.layouts import CHANNELS, CHIPS, IO_CHANNELS, IO_GROUPS, tile_of
 from streamer.geometry.modules import Module
+from streamer.geometry.places import Places
 
-__all__ = ["Found", "PixelTable"]
+__all__ = ["PixelTable"]
 
 # So many hits at once that what is computed for them stays in the processor's cache.
 _AT_ONCE: Final = 1 << 15
 _NOWHERE: Final = np.array([np.nan], np.float32)
-
-
-class Found(NamedTuple):
-    """What was found for each of H hits."""
-
-    #: (3, H) f4: x, y and z of its pixel [mm]; NaN where there is none.
-    xyz: NDArray[np.float32]
-    #: (H,) bool: whether there is one.
-    mapped: NDArray[np.bool_]
-    #: (H,) i8: its number; -1 where there is none.
-    pixel: NDArray[np.int64]
 
 
 class PixelTable:
@@ -65,8 +55,8 @@ class PixelTable:
     >>> from streamer.geometry.layouts import Layout
     >>> layout = Layout.of([[1, 2, 11, 5]], [[3.5, 0, 0]])
     >>> table = PixelTable([Module(layout), Module(layout, 1, (100, 0, 0))])
-    >>> found = table.find([1, 2, 2], [8, 8, 1], [11, 11, 11], [5, 5, 5])
-    >>> found.pixel, found.xyz[0]
+    >>> places = table.find([1, 2, 2], [8, 8, 1], [11, 11, 11], [5, 5, 5])
+    >>> places.pixel, places.x
     (array([ 0,  1, -1]), array([  3.5, 103.5,   nan], dtype=float32))
     """
 
@@ -127,7 +117,7 @@ class PixelTable:
 
     def find(
         self, io_group: ArrayLike, io_channel: ArrayLike, chip_id: ArrayLike, channel_id: ArrayLike
-    ) -> Found:
+    ) -> Places:
         """Return the pixels of hits.
 
         Parameters
@@ -158,7 +148,8 @@ class PixelTable:
             self._find(
                 [column[part] for column in columns], xyz[:, part], mapped[part], pixel[part]
             )
-        return Found(xyz, mapped, pixel)
+        x, y, z = xyz
+        return Places(x, y, z, mapped, pixel)
 
     def _find(
         self,
