@@ -3,13 +3,15 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import h5py
 import pytest
 
 from streamer.cli import main
-from tests.test_cli import called, run, terminal, until
+from tests.test_cli import ROOT, Call, called, environment, run, terminal, until
 from writer import RawWriter
 from writer.pacman import Word, messages, words
 from writer.recording import record
@@ -94,7 +96,7 @@ def test_nothing_decoded_is_a_failure(tmp_path: Path):
     [
         (("absent.h5", "out.h5"), 1, "absent.h5"),
         ((".", "out.h5"), 1, "a folder or a pattern"),
-        (("raw.h5", "raw.h5"), 1, "is the raw file itself"),
+        (("raw.h5", "raw.h5"), 1, "the raw file itself"),
         (("raw.h5", "there.h5"), 1, "exists already"),
         (("raw.h5",), 2, "Missing argument 'OUT'"),
         (("raw.h5", "out.h5", "--to", "root"), 2, "'root' is not one of"),
@@ -165,23 +167,68 @@ def test_interrupt_of_one_that_waits_leaves_nothing(tmp_path: Path):
     assert names(tmp_path) == []
 
 
-def test_interrupt_of_one_that_does_not_follow_keeps_what_is_done(tmp_path: Path):
+# The command; where it would move its bar on, it says so, and waits for a line.
+GATED = """
+import sys
+import streamer.steps
+from streamer.cli import main
+from streamer.show import Bar
+def show(bar, done, total):
+    print(done, "of", total, flush=True)
+    sys.stdin.readline()
+Bar.show = show
+streamer.steps._STEP_ROWS = 100
+sys.exit(main(["convert", *sys.argv[1:]]))
+"""
+
+
+def test_interrupt_of_one_that_does_not_follow_keeps_what_is_done(raw: Path, tmp_path: Path):
     """The same command goes on there, and says so."""
-    path, out = tmp_path / "raw.h5", tmp_path / "out.h5"
-    record(path, load="2x2", seconds=2, fast=True)
-    with called("convert", path, out) as call:
-        partial = tmp_path / "out.h5.partial"
-        until(lambda: partial.exists() and partial.stat().st_size > 2_000_000)
-        call.process.send_signal(signal.SIGINT)
-        done = call.end()
-    if not done.code:  # it was faster
-        pytest.skip("complete before it could be interrupted")
-    assert (done.code, done.out) == (130, "")
+    path, out = raw, tmp_path / "out.h5"
+    process = subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", GATED, path, out],
+        cwd=ROOT,
+        env=environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    with process:
+        try:
+            call = Call(process)
+            call.wait_for("100 of ")
+            process.send_signal(signal.SIGINT)
+            process.stdin.close()
+            done = call.end()
+        finally:
+            process.kill()
+    assert done.code == 130
     assert "stopped before row" in done.complaint
     assert "the same command goes on from there" in done.complaint
     again = run("convert", path, out)
     assert again.code == 0
-    assert "went on from row" in again.out
+    assert "went on from row 100\n" in again.out
+
+
+def test_termination_of_one_that_follows_leaves_what_the_same_command_goes_on_with(
+    tmp_path: Path,
+):
+    """A service that is restarted goes on, and completes it when the run is over."""
+    path, out = tmp_path / "raw.h5", tmp_path / "out.h5"
+    state = tmp_path / "out.h5.partial.state"
+    with RawWriter(path, io_version="0.0") as writer:
+        writer.append([hits(2)] * 5, 1)
+        with called("convert", "--follow", path, out) as call:
+            until(lambda: state.exists() and b'"messages": 5' in state.read_bytes())
+            call.process.terminate()
+            assert call.end().code == -signal.SIGTERM
+        assert names(tmp_path) == ["out.h5.partial", "out.h5.partial.state", "raw.h5"]
+        writer.append([hits(2)] * 5, 1)
+    done = run("convert", "--follow", path, out)
+    assert (done.code, done.err) == (0, "")
+    assert "10 messages, 30 packets" in done.out
+    assert "went on from row 5\n" in done.out
+    assert names(tmp_path) == ["out.h5", "raw.h5"]
 
 
 def test_terminal_shows_how_far_following_is(tmp_path: Path):

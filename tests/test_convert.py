@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import h5py
@@ -26,6 +26,7 @@ from streamer.convert import CannotConvert, Stopped, convert
 from streamer.convert.footers import moved
 from streamer.convert.partial import Partial
 from streamer.convert.report import Conversion
+from streamer.convert.statefile import read_state, write_state
 from writer import RawWriter
 from writer.pacman import Word, messages, words
 from writer.recording import record
@@ -305,11 +306,12 @@ def test_parquet_description_moves_along_with_all_that_it_names():
             moved(wrong, 1)
 
 
-def test_parquet_of_nothing(tmp_path: Path):
-    """A table with all columns, and no row."""
+@pytest.mark.parametrize("name", ["out.parquet", "OUT.PARQUET", "out.pq"])
+def test_parquet_of_nothing(name: str, tmp_path: Path):
+    """A table with all columns, and no row, by any name that Parquet files have."""
     path = written(tmp_path / "raw.h5", [], 1)
-    convert(path, tmp_path / "out.parquet")
-    table = pq.read_table(tmp_path / "out.parquet")
+    convert(path, tmp_path / name)
+    table = pq.read_table(tmp_path / name)
     assert (table.num_rows, table.num_columns) == (0, 23)
 
 
@@ -360,6 +362,28 @@ def test_random_bytes_cost_nothing_else(tmp_path: Path):
     assert sum(fault.total for fault in done.faults.values()) == 200
     assert done.packets == len(found) == 200 * 3 + 65_536
     assert not found["io_group"].any()
+
+
+def test_more_rows_are_hinted_at_only_where_there_are_more(tmp_path: Path):
+    """A row may have many faults of a kind."""
+    unknown = bytearray(hits(4))
+    unknown[8::16] = b"XXXX"
+    msgs = [bytes(unknown), *[b"noise"] * 6, hits(1)]
+    done = convert(written(tmp_path / "raw.h5", msgs, 1), tmp_path / "out.h5")
+    said = done.lines()
+    assert "  not decoded: unknown word: 4, in rows 0" in said
+    assert "  not decoded: not data: 6, in rows 1, 2, 3, 4, 5, ..." in said
+
+
+def test_rows_that_are_announced_and_not_there_are_reported(tmp_path: Path):
+    """No gap is silent: of a file that was cut off, what is missing is said."""
+    path = tmp_path / "raw.h5"
+    rows = record(path, load="tile", seconds=1, fast=True).rows
+    os.truncate(path, path.stat().st_size // 2)
+    done = convert(path, tmp_path / "out.h5")
+    assert 0 < done.messages < rows
+    (note,) = done.notes
+    assert f"{rows - done.messages:,} rows at its end are announced and not there" in note
 
 
 @pytest.mark.parametrize("form", ["hdf5", "parquet"])
@@ -416,6 +440,15 @@ def test_stopped_goes_on_where_it_was(
         assert (packets_of(out) == converted).all()
 
 
+def stored_rows(out: Path) -> int:
+    """Return how many rows a conversion would not lose if it were killed now."""
+    with suppress(FileNotFoundError):
+        state = read_state(out.with_name(out.name + ".partial.state"))
+        if state is not None and state.facts is not None:
+            return state.facts["position"]["row"]
+    return 0
+
+
 def killed_and_resumed(raw: Path, out: Path, kills: int, **options) -> tuple[Conversion, int]:
     """Kill a conversion at random moments; return its report, and how often it resumed."""
     rng = random.Random(kills)
@@ -423,6 +456,7 @@ def killed_and_resumed(raw: Path, out: Path, kills: int, **options) -> tuple[Con
     for _ in range(kills):
         with converting(raw, out, **options) as process:
             line = process.stdout.readline()
+            # Not for anything: the moment is to be any.
             time.sleep(rng.random() * 0.2)
             process.kill()
             assert line, process.stderr.read()
@@ -602,6 +636,84 @@ def test_killed_when_all_but_the_name_was_done(raw: Path, converted: np.ndarray,
     assert (packets_of(out) == converted).all()
 
 
+@pytest.mark.parametrize("stored", [True, False])
+def test_killed_when_it_had_both_names(stored: bool, tmp_path: Path):
+    """It is complete; what is left of the first name goes."""
+    raw, out = written(tmp_path / "raw.h5", [hits(1)], 1), tmp_path / "out.h5"
+    convert(raw, out)
+    os.link(out, tmp_path / "out.h5.partial")
+    if stored:
+        (tmp_path / "out.h5.partial.state").write_bytes(b"of no account")
+    with pytest.raises(CannotConvert, match=r"out\.h5: exists already"):
+        convert(raw, out)
+    assert names(tmp_path) == ["out.h5", "raw.h5"]
+
+
+def test_rows_that_came_since_it_was_complete_are_not_left_out(tmp_path: Path, caplog):
+    """Of one that could not get its name then."""
+    path, out = tmp_path / "raw.h5", tmp_path / "out.h5"
+    with RawWriter(path, io_version="0.0") as writer:
+        writer.append([hits(2)] * 10, 1)
+        with pytest.raises(CannotConvert, match=r"exists already.*kept in out\.h5\.partial"):
+            convert(path, out, told=lambda *_: out.write_bytes(b"mine"))
+        assert out.read_bytes() == b"mine"
+        out.unlink()
+        writer.append([hits(2)] * 10, 1)
+        done = convert(path, out)
+    assert (done.messages, done.packets, len(packets_of(out))) == (20, 60, 60)
+    assert "rows have come since; beginning anew" in caplog.text
+
+
+@pytest.mark.parametrize("version", ["0.0.1", None], ids=str)
+def test_what_another_version_has_begun_is_begun_anew(
+    version: str | None, raw: Path, converted: np.ndarray, tmp_path: Path, caplog
+):
+    """An older one or a newer one: no file is decoded by two."""
+    out = tmp_path / "out.h5"
+    stop, told = stop_after(1)
+    with pytest.raises(Stopped):
+        convert(raw, out, stop=stop, told=told)
+    path = tmp_path / "out.h5.partial.state"
+    state = read_state(path)
+    # Whatever else it may have meant by what it stored.
+    write_state(path, state._replace(facts={"version": version} if version else {}))
+    done = convert(raw, out)
+    assert done.resumed_at is None
+    assert "out.h5.partial: was begun by another version; beginning anew" in caplog.text
+    assert (packets_of(out) == converted).all()
+
+
+def test_beginning_anew_where_nothing_can_be_written_is_said(raw: Path, tmp_path: Path):
+    """As one error, as all that concerns the output."""
+    stop, told = stop_after(1)
+    with pytest.raises(Stopped):
+        convert(raw, tmp_path / "out.h5", stop=stop, told=told)
+    (tmp_path / "out.h5.partial.state.new").mkdir()
+    with pytest.raises(CannotConvert, match="cannot be written: Is a directory"):
+        convert(raw, tmp_path / "out.h5", overwrite=True, compressed=True)
+
+
+def test_partial_file_that_somebody_removed_takes_no_name(raw: Path, tmp_path: Path):
+    """And another conversion that was begun there since is not disturbed."""
+    out = tmp_path / "out.h5"
+
+    def begin_another(*_: object) -> None:
+        if rest:
+            for name in rest.pop():
+                (tmp_path / name).unlink()
+            stop, told = stop_after(1)
+            with pytest.raises(Stopped):
+                convert(raw, out, stop=stop, told=told)
+
+    rest = [["out.h5.partial", "out.h5.partial.state"]]
+    with pytest.raises(CannotConvert, match="was removed, or replaced, by somebody else"):
+        convert(raw, out, told=begin_another)
+    assert names(tmp_path) == ["out.h5.partial", "out.h5.partial.state"]
+    done = convert(raw, out)
+    assert done.resumed_at
+    assert len(packets_of(out)) == done.packets
+
+
 # --------------------------------------------------------------------- while it is made
 
 WRITES = """
@@ -638,9 +750,9 @@ def test_following_survives_kills(tmp_path: Path):
     path, out = tmp_path / "raw.h5", tmp_path / "out.h5"
     with recording(path, 1.5):
         for _ in range(2):
+            before = stored_rows(out)
             with converting(path, out, follow=True) as process:
-                assert process.stdout.readline()
-                time.sleep(0.1)
+                until(lambda before=before: stored_rows(out) > before, process.poll)
                 process.kill()
         done = convert(path, out, follow=True)
     convert(path, tmp_path / "after.h5")
@@ -679,13 +791,43 @@ def test_following_that_is_stopped_first_converts_what_is_there(raw: Path, tmp_p
     assert done.messages == h5py.File(raw)["msgs"].shape[0]
 
 
-def test_following_a_file_that_never_comes(tmp_path: Path):
+def test_following_a_file_that_never_comes(tmp_path: Path, caplog):
     """Stopped, it leaves nothing."""
     stop = threading.Event()
-    threading.Timer(0.3, stop.set).start()
+
+    def stop_waiting() -> None:
+        until(lambda: "absent; waiting for it" in caplog.text)
+        stop.set()
+
+    thread = threading.Thread(target=stop_waiting)
+    thread.start()
     with pytest.raises(Stopped, match="before there was such a file"):
         convert(tmp_path / "raw.h5", tmp_path / "out.h5", follow=True, stop=stop)
+    thread.join()
     assert names(tmp_path) == []
+
+
+def test_pauses_of_a_writer_are_no_reason_to_store(tmp_path: Path, monkeypatch):
+    """A disk is given no more to do by many short ones than by rows that come all the time."""
+    path, stores, told = tmp_path / "raw.h5", [], []
+    monkeypatch.setattr(streamer.convert.converting, "_STORE_SECONDS", 3600.0)
+    monkeypatch.setattr(streamer.convert.converting, "_TICK_SECONDS", 0.01)
+    store = Partial.store
+    monkeypatch.setattr(Partial, "store", lambda *of: stores.append(None) or store(*of))
+
+    def write() -> None:
+        with RawWriter(path, io_version="0.0") as writer:
+            for number in range(10):
+                writer.append([hits(2)], 1)
+                until(lambda number=number: len(told) > number)
+                time.sleep(0.05)  # the pause: some ticks
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    done = convert(path, tmp_path / "out.h5", follow=True, told=lambda *rows: told.append(rows))
+    thread.join()
+    assert done.messages == 10
+    assert len(stores) == 1
 
 
 def test_following_ends_with_the_file_when_another_takes_its_name(tmp_path: Path):
@@ -739,15 +881,38 @@ def test_existing_output_is_left_alone(raw: Path, tmp_path: Path):
 def test_raw_files_are_never_overwritten(raw: Path, tmp_path: Path):
     """Neither the one that is converted nor another."""
     other = written(tmp_path / "other.h5", [hits(1)], 1)
-    for out, reason in ((raw, "is the raw file itself"), (other, "is a raw file, which is never")):
+    for out, reason in ((raw, "the raw file itself"), (other, "is a raw file, which is never")):
         before = out.read_bytes()
         with pytest.raises(CannotConvert, match=reason):
             convert(raw, out, overwrite=True)
         assert out.read_bytes() == before
     link = tmp_path / "link.h5"
     link.symlink_to(raw)
-    with pytest.raises(CannotConvert, match="is the raw file itself"):
+    with pytest.raises(CannotConvert, match="the raw file itself"):
         convert(raw, link, overwrite=True)
+
+
+@pytest.mark.parametrize("name", ["raw.h5", "raw.h5.partial", "raw.h5.partial.state"])
+@pytest.mark.parametrize("there", [False, True])
+def test_raw_file_that_is_waited_for_is_never_overwritten(name: str, there: bool, tmp_path: Path):
+    """Its name is known, though it is still to come, or empty so far."""
+    path = tmp_path / name
+    if there:
+        path.write_bytes(b"")
+    with pytest.raises(CannotConvert, match="the raw file itself"):
+        convert(path, tmp_path / "raw.h5", follow=True, overwrite=True)
+    assert names(tmp_path) == ([name] if there else [])
+
+
+def test_raw_file_that_took_the_name_meanwhile_is_never_overwritten(tmp_path: Path):
+    """The DAQ may begin a run while a conversion goes on; what was converted is kept."""
+    path, out = written(tmp_path / "raw.h5", [hits(1)] * 5, 1), tmp_path / "out.h5"
+    with pytest.raises(CannotConvert, match=r"is a raw file, which is never.*5 rows are kept"):
+        convert(path, out, overwrite=True, told=lambda *_: written(out, [hits(2)], 1))
+    with h5py.File(out) as file:
+        assert len(file["msgs"]) == 1
+    out.unlink()
+    assert convert(path, out).messages == 5
 
 
 @pytest.mark.parametrize(
@@ -760,6 +925,7 @@ def test_raw_files_are_never_overwritten(raw: Path, tmp_path: Path):
         ("*.h5", "out.h5", CannotConvert, "a folder or a pattern"),
         ("raw.h5", "folder", CannotConvert, "folder: is a folder"),
         ("raw.h5", "absent/out.h5", CannotConvert, "there is no folder"),
+        ("raw.h5", "x" * 300, CannotConvert, "File name too long"),
     ],
 )
 def test_wrong_names_are_said(source, out, error, text, tmp_path: Path):
@@ -773,6 +939,15 @@ def test_wrong_names_are_said(source, out, error, text, tmp_path: Path):
     with pytest.raises(error, match=text.replace("*", r"\*")):
         convert(tmp_path / source, tmp_path / out)
     assert names(tmp_path) == before
+
+
+def test_link_to_itself_exists(raw: Path, tmp_path: Path):
+    """It is a name like any other, and may be overwritten."""
+    out = tmp_path / "out.h5"
+    out.symlink_to(out)
+    with pytest.raises(CannotConvert, match="exists already"):
+        convert(raw, out)
+    assert len(packets_of(convert(raw, out, overwrite=True).out))
 
 
 def test_devices_and_pipes_are_not_replaced(raw: Path, tmp_path: Path):

@@ -1,5 +1,6 @@
 """A file that is being made is set back by a crash to what was stored, and never spoiled."""
 
+import hashlib
 import os
 import tempfile
 from pathlib import Path
@@ -114,7 +115,18 @@ def test_damaged_state_is_not_believed(damage: str, tmp_path: Path, caplog):
         assert file.stored is None
         assert file.size == 0
         assert (tmp_path / "out.partial").stat().st_size == 0
-    assert "out.partial: damaged; beginning anew" in caplog.text
+    assert "out.partial: damaged, or of another version; beginning anew" in caplog.text
+
+
+def test_state_of_another_form_is_not_understood(tmp_path: Path, caplog):
+    """Of a later version, or of an earlier one; it is known as a state all the same."""
+    begun(tmp_path / "out", b"first", b"second")
+    state = tmp_path / "out.partial.state"
+    body = state.read_bytes()[:-32].replace(b"partial 1\n", b"partial 9\n", 1)
+    state.write_bytes(body + hashlib.blake2b(body, digest_size=32).digest())
+    with Partial(tmp_path / "out") as file:
+        assert (file.stored, file.size) == (None, 0)
+    assert "of another version; beginning anew" in caplog.text
 
 
 def test_file_shorter_than_stored_begins_anew(tmp_path: Path):
@@ -144,6 +156,39 @@ def test_two_cannot_make_the_same(tmp_path: Path):
             Partial(tmp_path / "out")
         file.finish()
     assert (tmp_path / "out").read_bytes() == b"first"
+
+
+def test_file_that_somebody_removed_takes_no_name(tmp_path: Path):
+    """Nor does it disturb the one that was begun under that name since."""
+    first = Partial(tmp_path / "out")
+    first.write(b"first")
+    first.store({"maker": "first"})
+    for name in names(tmp_path):
+        (tmp_path / name).unlink()
+    begun(tmp_path / "out", b"second")
+    with pytest.raises(CannotMake, match="was removed, or replaced, by somebody else"):
+        first.store({"maker": "first"})
+    assert first.stored is None
+    first.discard()
+    for overwrite in (False, True):
+        with Partial(tmp_path / "other") as file:
+            (tmp_path / "other.partial").replace(tmp_path / "older")
+            (tmp_path / "other.partial").write_bytes(b"half")
+            with pytest.raises(CannotMake, match="was removed, or replaced, by somebody else"):
+                file.finish(overwrite=overwrite)
+        (tmp_path / "other.partial").unlink()
+    assert not (tmp_path / "other").exists()
+    with Partial(tmp_path / "out") as second:
+        assert second.stored == ({"parts": 1}, b"tail")
+        assert content(second) == b"second"
+
+
+def test_file_that_cannot_be_begun_leaves_nothing(tmp_path: Path):
+    """As on a full disk, which has room for a name and for nothing else."""
+    (tmp_path / "out.partial.state.new").mkdir()
+    with pytest.raises(CannotMake, match="out: cannot be written: Is a directory"):
+        Partial(tmp_path / "out")
+    assert names(tmp_path) == ["out.partial.state.new"]
 
 
 def test_file_of_somebody_else_is_left_alone(tmp_path: Path):

@@ -23,6 +23,7 @@ from streamer.packets.records import RECORD
 from streamer.position import Position
 from streamer.rawfile import RawFile
 from streamer.tail import Tail, tail
+from writer.version import __version__
 
 __all__ = ["CannotConvert", "Make", "Output", "Source", "Stopped", "Work"]
 
@@ -49,16 +50,24 @@ class Output(Protocol):
     """A file of packets that is being made in a :class:`Partial`."""
 
     def append(self, packets: Packets) -> None:
-        """Append packets."""
+        """Append packets.
+
+        Raises
+        ------
+        CannotMake
+            If that is not possible, as on a full disk.
+        TooNarrow
+            If the fields are too narrow for them.
+        """
 
     def flush(self) -> bytes:
-        """Hand all to the partial file; return the tail to be stored with it."""
+        """Hand all to the partial file; return the tail, to be stored with it."""
 
     def finish(self) -> None:
         """Complete it."""
 
     def close(self) -> None:
-        """Leave it as it is."""
+        """Leave it as it is. Idempotent."""
 
 
 #: Opens an output of such records.
@@ -134,6 +143,7 @@ class Work:
         """Make sure that so much outlives a crash."""
         tail_bytes = b"" if self._output is None else self._output.flush()
         facts = {
+            "version": __version__,
             "asked": self._asked,
             "position": json.loads(self._position.to_json()),
             "dtype": None if self._dtype is None else self._dtype.descr,
@@ -146,8 +156,8 @@ class Work:
         self._stored_row = self._position.row
         self._store_due = time.monotonic() + _STORE_SECONDS
 
-    def run(self, told: Callable[[int, int], None], overwrite: bool) -> Conversion:
-        """Convert what is left, and complete the output.
+    def run(self, told: Callable[[int, int], None]) -> None:
+        """Convert what is left, and complete the output, but for its name.
 
         Raises
         ------
@@ -166,8 +176,6 @@ class Work:
                 raise
             self._check_result()
             self._complete(outcome)
-        self._made.finish(overwrite=overwrite)
-        return self._report()
 
     def _keep(self) -> None:
         """Store what there is to go on with; if there is nothing, leave nothing."""
@@ -214,8 +222,7 @@ class Work:
                 if stopped and self._last is None:
                     self._last = self._position.row + behind
                 told(self._position.row, self._position.row + behind)
-                if time.monotonic() > self._store_due:
-                    self._store()
+                self._store_in_time()
         if self._position.created is None:
             msg = f"{source.raw}: stopped before there was such a file"
             raise Stopped(msg)
@@ -235,12 +242,16 @@ class Work:
             self._faults[kind] = self._faults.get(kind, Fault()).more(rows)
 
     def _idle(self, live: Tail[Any, Any], error: StreamError) -> None:
-        """Use the time in which nothing comes."""
+        """Say what is the matter while nothing comes, and store what came before."""
         # That a file is waited for has been logged; not so that HDF5 cannot read it for a while.
         if isinstance(error, NotReady) and live.trouble is None and str(error) != self._said:
             self._said = str(error)
             logger.warning("%s; trying again", str(error))
-        if self._position.row > self._stored_row:
+        self._store_in_time()
+
+    def _store_in_time(self) -> None:
+        """Store what is new, but not more often than needed: it makes the disk work."""
+        if self._position.row > self._stored_row and time.monotonic() > self._store_due:
             self._store()
 
     def _check_result(self) -> None:
@@ -263,12 +274,22 @@ class Work:
         self._outcome = outcome
         self._store()
 
-    def _report(self) -> Conversion:
+    def report(self) -> Conversion:
+        """Return what was converted, once it is complete."""
         assert self._outcome is not None
-        notes: tuple[str, ...] = ()
+        notes = []
         with suppress(StreamError, LayoutError), RawFile(self._source.raw) as raw:
             if not self._source.follow and not raw.closed:
-                notes = ("it is open for writing: rows that come later are not converted",)
+                notes.append(
+                    "it is open for writing, or its writer died: rows that come later are not "
+                    "converted"
+                )
+            absent = max(raw.lengths) - len(raw)
+            if absent and raw.still:
+                notes.append(
+                    f"{absent:,} rows at its end are announced and not there, and left out: "
+                    f"'streamer doctor {raw.path}' says more"
+                )
         return Conversion(
             self._source.raw,
             self._made.out,
@@ -277,7 +298,7 @@ class Work:
             self._faults,
             self._outcome,
             self._resumed_at,
-            notes,
+            tuple(notes),
         )
 
     def close(self) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from streamer.convert.converting import CannotConvert, Make, Source, Work
+from streamer.convert.naming import partial_names, tidy
 from streamer.convert.packetfile import PacketFile
 from streamer.convert.partial import CannotMake, Partial
 from streamer.convert.report import Conversion
@@ -22,6 +23,7 @@ from streamer.position import Position
 from streamer.rawfile import RawFile
 from streamer.sequence import is_many
 from streamer.tail import tail
+from writer.version import __version__
 
 __all__ = ["FORMS", "convert"]
 
@@ -88,7 +90,7 @@ def convert(
     ------
     CannotConvert
         If the output cannot have that name; if it cannot be written, as on a full disk; if no
-        message could be decoded at all.
+        message could be decoded at all; if pyarrow is needed and not installed.
     Stopped
         If it was stopped.
     NotReady, LayoutError
@@ -97,15 +99,14 @@ def convert(
         As of :func:`streamer.follow`.
     ValueError
         If an argument makes no sense.
-    ModuleNotFoundError
-        If pyarrow is not installed.
 
     Notes
     -----
     Until it is complete, it is ``OUT.partial``; with ``OUT.partial.state``, where it is stored
     every two seconds how far it is. The same call goes on from there if this one was
     interrupted, also by a kill, a crash of the machine or a full disk: no packet is lost, and
-    none comes twice.
+    none comes twice. Another version of this software begins anew, so that no file is decoded
+    by two.
 
     What cannot be decoded is counted and left out; it never costs another message. A message
     whose words are not all known loses those words only.
@@ -123,13 +124,15 @@ def convert(
     (True, {})
     """
     raw, out = Path(raw), Path(out)
-    form = to or ("parquet" if out.suffix in _PARQUET_NAMES else "hdf5")
+    form = to or ("parquet" if out.suffix.lower() in _PARQUET_NAMES else "hdf5")
     if form not in FORMS:
         msg = f"to is {to!r}, not one of {', '.join(FORMS)}"
         raise ValueError(msg)
     check_options(wire, asic)
     make = _maker(form, compressed)
-    _check_names(raw, out, overwrite)
+    obstacle = _obstacle(raw, out, overwrite)
+    if obstacle is not None:
+        raise CannotConvert(obstacle)
     if not follow:
         RawFile(raw).close()  # raises if there is nothing to convert
     asics = asic if isinstance(asic, str) else {str(key): asic[key] for key in sorted(asic)}
@@ -137,18 +140,25 @@ def convert(
     source = Source(raw, follow, stop or threading.Event(), wire, asic)
     dtype = None
     with _opened(raw, out, asked, overwrite) as made:
-        while True:
-            try:
-                with Work(source, made, asked, make, dtype) as work:
-                    return work.run(told or _unseen, overwrite)
-            except TooNarrow as needed:
-                # The file does not say which wire it is of, and has messages of both.
-                logger.warning("%s: has messages of two wires; beginning anew", raw)
-                made.restart()
-                dtype = needed.dtype
-            except CannotMake as error:
-                msg = f"{error}{_kept(made)}"
-                raise CannotConvert(msg) from error
+        try:
+            while True:
+                try:
+                    with Work(source, made, asked, make, dtype) as work:
+                        work.run(told or _unseen)
+                        # It may be hours since the name was looked at.
+                        obstacle = _obstacle(raw, out, overwrite)
+                        if obstacle is not None:
+                            raise CannotMake(obstacle)
+                        made.finish(overwrite=overwrite)
+                        return work.report()
+                except TooNarrow as needed:
+                    # The file does not say which wire it is of, and has messages of both.
+                    logger.warning("%s: has messages of two wires; beginning anew", raw)
+                    made.restart()
+                    dtype = needed.dtype
+        except CannotMake as error:
+            msg = f"{error}{_kept(made)}"
+            raise CannotConvert(msg) from error
 
 
 def _unseen(done: int, total: int) -> None:
@@ -168,27 +178,44 @@ def _maker(form: str, compressed: bool) -> Make:
     return ParquetFile
 
 
-def _check_names(raw: Path, out: Path, overwrite: bool) -> None:
+def _obstacle(raw: Path, out: Path, overwrite: bool) -> str | None:
+    """Say why an output cannot have that name, if it cannot."""
     if is_many(raw):
-        msg = f"{raw}: a folder or a pattern, not one file: convert its files one by one"
-        raise CannotConvert(msg)
-    reason = None
+        return f"{raw}: a folder or a pattern, not one file: convert its files one by one"
+    try:
+        reason = _wrong_name(raw, out, overwrite)
+    except OSError as error:  # of a folder that is not accessible
+        return f"{error.filename}: {error.strerror}"
+    return None if reason is None else f"{out}: {reason}"
+
+
+def _wrong_name(raw: Path, out: Path, overwrite: bool) -> str | None:
+    """Say what is wrong with the name of an output, if anything is."""
+    # Also of a file that is still to come: none of these may ever be a raw file's.
+    if any(_is_same(raw, path) for path in (out, *partial_names(out))):
+        return "is, or would be made in, the raw file itself; give the packets another name"
     if out.is_dir():
-        reason = "is a folder"
-    elif not out.parent.is_dir():
-        reason = f"there is no folder {out.parent}"
-    elif os.path.lexists(out):
-        if out.exists() and raw.exists() and raw.samefile(out):
-            reason = "is the raw file itself; give the packets another name"
-        elif out.exists() and not out.is_file():
-            reason = "is a pipe or a device, not a file"
-        elif not overwrite:
-            reason = "exists already, and was not to be overwritten"
-        elif _is_raw(out):
-            reason = "is a raw file, which is never overwritten"
-    if reason is not None:
-        msg = f"{out}: {reason}"
-        raise CannotConvert(msg)
+        return "is a folder"
+    if not out.parent.is_dir():
+        return f"there is no folder {out.parent}"
+    if not os.path.lexists(out):
+        return None
+    if out.exists() and not out.is_file():
+        return "is a pipe or a device, not a file"
+    if not overwrite:
+        tidy(out)
+        return "exists already, and was not to be overwritten"
+    if _is_raw(out):
+        return "is a raw file, which is never overwritten"
+    return None
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    """Tell whether two names are of the same file, or will be."""
+    if one.exists() and other.exists():
+        return one.samefile(other)
+    # Unlike resolve(), it takes a link to itself for a name.
+    return os.path.realpath(one) == os.path.realpath(other)
 
 
 def _is_raw(path: Path) -> bool:
@@ -203,19 +230,50 @@ def _opened(raw: Path, out: Path, asked: dict[str, Any], overwrite: bool) -> Par
     """Return what the output is made in, with what the same call has begun there."""
     try:
         made = Partial(out)
+        try:
+            _take_up(made, raw, asked, overwrite)
+        except BaseException:
+            made.close()
+            raise
     except CannotMake as error:
         raise CannotConvert(str(error)) from error
-    try:
-        reason = None if made.stored is None else _otherwise(raw, asked, made.stored.facts)
-        if reason is not None:
-            if not overwrite:
-                msg = f"{made.path}: {reason}; remove it, or overwrite it, to begin anew"
-                raise CannotConvert(msg)
-            made.restart()
-    except BaseException:
-        made.close()
-        raise
     return made
+
+
+def _take_up(made: Partial, raw: Path, asked: dict[str, Any], overwrite: bool) -> None:
+    """Make sure that what was begun can be gone on with; begin anew if it cannot.
+
+    Raises
+    ------
+    CannotConvert
+        If it is somebody's who wanted something else.
+    """
+    if made.stored is None:
+        return
+    facts = made.stored.facts
+    if facts.get("version") != __version__:
+        # Whose halves were decoded by two versions would be of neither, and nothing that
+        # another one has stored is sure to mean the same.
+        logger.warning("%s: was begun by another version; beginning anew", made.path)
+        made.restart()
+        return
+    reason = _otherwise(raw, asked, facts)
+    if reason is not None and not overwrite:
+        msg = f"{made.path}: {reason}; remove it, or overwrite it, to begin anew"
+        raise CannotConvert(msg)
+    if reason is None and _is_outdated(raw, facts):
+        logger.warning("%s: complete, but rows have come since; beginning anew", made.path)
+        reason = "outdated"
+    if reason is not None:
+        made.restart()
+
+
+def _is_outdated(raw: Path, facts: dict[str, Any]) -> bool:
+    """Tell whether what is complete would be so no more, were it begun now."""
+    if facts["outcome"] not in ("end", "stopped"):
+        return False
+    with RawFile(raw) as file:
+        return len(file) > int(facts["position"]["row"])
 
 
 def _otherwise(raw: Path, asked: dict[str, Any], facts: dict[str, Any]) -> str | None:

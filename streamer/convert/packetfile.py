@@ -90,8 +90,7 @@ class PacketFile:
         self._pool = ThreadPoolExecutor(_THREADS) if compressed else None
         self._packed: deque[tuple[Future[bytes], int]] = deque()
         self._dtype = dtype
-        tail = b"" if partial.stored is None else partial.stored.tail
-        self._blocks = Blocks(dtype, _CHUNK_ROWS, tail)
+        self._blocks = Blocks(dtype, _CHUNK_ROWS, partial.tail)
         with self._guarded():
             if partial.size:
                 # A handle of a file in Python shares nothing with others of this process.
@@ -118,15 +117,7 @@ class PacketFile:
         return packets
 
     def append(self, packets: Packets) -> None:
-        """Append packets.
-
-        Raises
-        ------
-        CannotMake
-            If that is not possible, as on a full disk.
-        TooNarrow
-            If the fields are.
-        """
+        """Append packets."""
         records = packets.to_records()
         if records.dtype != self._dtype:
             check_fits(records.dtype, self._dtype)
@@ -158,13 +149,7 @@ class PacketFile:
         self._rows += rows
 
     def flush(self) -> bytes:
-        """Hand all to the partial file, to be stored there.
-
-        Returns
-        -------
-        bytes
-            The tail.
-        """
+        """Hand all to the partial file; return the tail, to be stored with it."""
         while self._packed:
             self._put_packed()
         with self._guarded():

@@ -66,7 +66,7 @@ class ParquetFile:
             metadata={"larpix_packets_version": "2.4"},
         )
         self._dtypes = dtypes
-        tail = b"" if partial.stored is None else partial.stored.tail
+        tail = partial.tail
         count = len(tail) // sum(one.itemsize for one in dtypes.values())
         self._blocks, place = [], 0
         for one in dtypes.values():
@@ -75,15 +75,7 @@ class ParquetFile:
             place += size
 
     def append(self, packets: Packets) -> None:
-        """Append packets.
-
-        Raises
-        ------
-        CannotMake
-            If that is not possible, as on a full disk.
-        TooNarrow
-            If the fields are.
-        """
+        """Append packets."""
         columns = {name: getattr(packets, name) for name in self._dtypes}
         fields = [(name, column.dtype) for name, column in columns.items() if name != _ROW]
         check_fits(np.dtype(fields), self._dtype)
@@ -109,7 +101,7 @@ class ParquetFile:
         self._partial.check()
 
     def flush(self) -> bytes:
-        """Return the tail, to be stored with the partial file."""
+        """Return the tail: each group is in the partial file at once."""
         return b"".join(blocks.tail() for blocks in self._blocks)
 
     def finish(self) -> None:
@@ -145,4 +137,4 @@ class ParquetFile:
         return self._partial.read(size) or b""
 
     def close(self) -> None:
-        """Leave it as it is."""
+        """Do nothing: what it is made in is closed by itself."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import logging
 import os
 from collections.abc import Callable
@@ -12,8 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, Self
 
+from streamer.convert.naming import give_name, has_name, lock, partial_names, settle, tidy
 from streamer.convert.overlay import Overlay
-from streamer.convert.statefile import State, read_state, settle, write_state
+from streamer.convert.statefile import State, read_state, write_state
 from streamer.errors import StreamError
 
 __all__ = ["CannotMake", "Partial", "Stored"]
@@ -90,8 +89,7 @@ class Partial(Overlay):
 
     def __init__(self, out: Path) -> None:
         self.out = out
-        self.path = out.with_name(out.name + ".partial")
-        self._state = out.with_name(out.name + ".partial.state")
+        self.path, self._state = partial_names(out)
         self.stored: Stored | None = None
         super().__init__(self._open())
         try:
@@ -105,12 +103,10 @@ class Partial(Overlay):
             while True:
                 fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
                 try:
-                    _lock(fd)
-                    if _has_name(fd, self.out):
-                        # Complete, and killed before its first name was taken from it.
-                        self._drop_names()
+                    lock(fd)
+                    tidy(self.out)
                     # Whoever had it until now may have given it its name just before.
-                    elif _has_name(fd, self.path):
+                    if has_name(fd, self.path):
                         return fd
                 except BaseException:
                     os.close(fd)
@@ -131,7 +127,11 @@ class Partial(Overlay):
         except FileNotFoundError:
             if size:
                 self._refuse(self.path)
-            self.restart()
+            try:
+                self.restart()
+            except CannotMake:
+                self.discard()
+                raise
             return
         except ValueError:
             self._refuse(self._state)
@@ -139,7 +139,7 @@ class Partial(Overlay):
             msg = f"{self._state}: cannot be read: {error.strerror}"
             raise CannotMake(msg) from error
         if state is None or size < state.size:
-            logger.warning("%s: damaged; beginning anew", self.path)
+            logger.warning("%s: damaged, or of another version; beginning anew", self.path)
             self.restart()
             return
         self.begin(state.size)
@@ -159,6 +159,11 @@ class Partial(Overlay):
         self._checked(lambda: write_state(self._state, State(None, 0, {}, b"")))
         self.begin(0)
         self.stored = None
+
+    @property
+    def tail(self) -> bytes:
+        """The tail that was stored last."""
+        return b"" if self.stored is None else self.stored.tail
 
     def check(self) -> None:
         """Raise what has gone wrong since it was opened, if anything has.
@@ -192,6 +197,7 @@ class Partial(Overlay):
         state = State(facts, self.size, self.pages(), tail)
 
         def do() -> None:
+            self._check_name()
             if os.fstat(self._fd).st_size < self.size:
                 os.ftruncate(self._fd, self.size)
             os.fsync(self._fd)
@@ -220,40 +226,30 @@ class Partial(Overlay):
             self.store({} if self.stored is None else self.stored.facts)
 
         def do() -> None:
+            self._check_name()
             os.ftruncate(self._fd, self.size)
             os.fsync(self._fd)
-            if overwrite:
-                self.path.replace(self.out)
-            else:
-                self._name()
+            give_name(self.path, self.out, overwrite=overwrite)
             settle(self.out.parent)
+            tidy(self.out)
             self._state.unlink(missing_ok=True)
 
-        try:
-            self._checked(do)
-        finally:
-            self.close()
+        self._checked(do)
+        self.close()
 
-    def _name(self) -> None:
-        try:
-            os.link(self.path, self.out)
-        except FileExistsError:
-            raise
-        except OSError:  # a file system without second names
-            if os.path.lexists(self.out):
-                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from None
-            self.path.replace(self.out)
-        else:
-            self.path.unlink()
-
-    def _drop_names(self) -> None:
-        self.path.unlink(missing_ok=True)
-        self._state.unlink(missing_ok=True)
+    def _check_name(self) -> None:
+        if not has_name(self._fd, self.path):
+            # Of what has this name now, nothing is known.
+            self.stored = None
+            msg = f"{self.path}: was removed, or replaced, by somebody else while it was made"
+            raise CannotMake(msg)
 
     def discard(self) -> None:
         """Remove it, and what was stored of it."""
         with suppress(OSError):
-            self._drop_names()
+            if has_name(self._fd, self.path):
+                self.path.unlink()
+                self._state.unlink(missing_ok=True)
         self.close()
 
     def _checked(self, do: Callable[[], None]) -> None:
@@ -272,23 +268,3 @@ class Partial(Overlay):
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _lock(fd: int) -> None:
-    """Take the file for this process; BlockingIOError if another one has it."""
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise
-    except OSError:  # a file system without locks
-        return
-
-
-def _has_name(fd: int, path: Path) -> bool:
-    """Tell whether an open file has this name."""
-    try:
-        named = path.stat()
-    except FileNotFoundError:
-        return False
-    own = os.fstat(fd)
-    return (named.st_dev, named.st_ino) == (own.st_dev, own.st_ino)

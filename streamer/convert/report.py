@@ -71,7 +71,8 @@ class Conversion(NamedTuple):
             said.append(f"  went on from row {self.resumed_at:,}")
         for kind, fault in sorted(self.faults.items()):
             rows = ", ".join(map(str, fault.rows))
-            more = ", ..." if fault.total > len(fault.rows) else ""
+            # A row may have several; only if no more are named, there may be others.
+            more = ", ..." if _MOST_ROWS <= len(fault.rows) < fault.total else ""
             said.append(f"  not decoded: {kind}: {fault.total:,}, in rows {rows}{more}")
         return [*said, *(f"  {note}" for note in self.notes)]
 

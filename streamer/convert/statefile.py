@@ -5,13 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-__all__ = ["State", "read_state", "settle", "write_state"]
+from streamer.convert.naming import settle
 
-_MARK = b"larpix-streamer partial 1\n"
+__all__ = ["State", "read_state", "write_state"]
+
+# How it begins, and the number of its form: to be raised with any change of what is stored,
+# of the facts of its makers too.
+_MARK = b"larpix-streamer partial "
+_FORM = b"1\n"
 _DIGEST_BYTES = 32
 
 
@@ -51,7 +55,7 @@ def write_state(path: Path, state: State) -> None:
         "pages": [[number, len(page)] for number, page in state.pages.items()],
         "tail": len(state.tail),
     }
-    parts = [_MARK, json.dumps(head).encode(), b"\n", *state.pages.values(), state.tail]
+    parts = [_MARK, _FORM, json.dumps(head).encode(), b"\n", *state.pages.values(), state.tail]
     digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
     for part in parts:
         digest.update(part)
@@ -69,7 +73,7 @@ def write_state(path: Path, state: State) -> None:
 
 
 def read_state(path: Path) -> State | None:
-    """Return what a state file holds; None if it is damaged.
+    """Return what a state file holds; None if it is damaged, or of another form.
 
     Raises
     ------
@@ -84,23 +88,13 @@ def read_state(path: Path) -> State | None:
     if not content.startswith(_MARK):
         msg = "not a state file"
         raise ValueError(msg)
-    if digest != right:
+    begin = len(_MARK + _FORM)
+    if digest != right or body[len(_MARK) : begin] != _FORM:
         return None
-    stop = body.index(b"\n", len(_MARK))
-    head = json.loads(body[len(_MARK) : stop])
+    stop = body.index(b"\n", begin)
+    head = json.loads(body[begin:stop])
     place, pages = stop + 1, {}
     for number, size in head["pages"]:
         pages[number] = body[place : place + size]
         place += size
     return State(head["facts"], head["size"], pages, body[place : place + head["tail"]])
-
-
-def settle(folder: Path) -> None:
-    """Make sure that the names in a folder are on disk."""
-    # Some file systems refuse it for folders; then there is nothing more to be done.
-    with suppress(OSError):
-        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
