@@ -249,9 +249,9 @@ def test_senseless_parameters_are_refused(make, what):
 
 def slowly_held(words, lateness, max_hits):
     """Go from word to word: what is kept, and how many are late and find no room."""
-    newest, kept, late, over = -ALL_TIME, [], 0, 0
+    newest, before, kept, late, over = -ALL_TIME, -ALL_TIME, [], 0, 0
     for receipt, tick in words:
-        newest = max(newest, receipt)
+        newest, before = max(newest, min(receipt, before)), receipt
         edge = (newest - lateness) // STRETCH
         if tick is None:
             continue
@@ -463,6 +463,35 @@ def test_late_hits_are_counted_and_in_no_event():
     n_third = np.count_nonzero(sent.packets().is_data & (sent.packets().io_group == 3))
     assert 0.4 * n_third < late.counts["late"] < n_third
     assert late.counts["late triggers"] > 3
+
+
+@pytest.mark.parametrize("free", [False, True])
+def test_one_damaged_counter_makes_no_other_hit_late(free):
+    """Where headers have no time to contradict it, as from the newer wire's data servers."""
+    one = bursts(1, wire="new24", asic="v3", has_time=False)
+    if free:
+        one.resets = np.array([FIRST - 20 * SECOND])
+    sent = run(one)
+    expected = events([sent.packets()], builder=GapBuilder())
+    n_expected = sum(event.n_hits for event in expected)
+    middle = sent.batch.starts[len(sent.batch) // 2]
+    sent.batch.buffer[middle + 24 + 8 + 5] ^= 0x20
+    found = events([sent.packets()], builder=GapBuilder())
+    assert sum(event.n_hits for event in found) >= n_expected - 1
+    assert found.counts["late"] == 0
+
+
+def test_words_of_which_the_time_is_not_known_do_not_hold_up_the_rest():
+    """Nor headers: also of messages of one word what waits is closed, however cut."""
+    cards = [bursts(k, io_group=k, words_per_message=1) for k in (1, 2)]
+    cards[1].resets = np.array([FIRST - 20 * SECOND])
+    sent = run(*cards)
+    options = {"builder": GapBuilder(), "max_hits": 60, "lateness": 0.1}
+    whole = events([sent.packets()], **options)
+    expected = shown(whole)
+    parts = events(sent.parts(range(len(sent.batch))), **options)
+    assert shown(parts) == expected
+    assert parts.counts == whole.counts
 
 
 def test_what_waits_is_bounded():
@@ -700,7 +729,7 @@ def test_who_is_cancelled_loses_nothing(backend: str):
         raise AssertionError
 
     found, cancelled = anyio.run(main, backend=backend)
-    assert cancelled > 10
+    assert cancelled > 5
     assert shown(found) == shown(events(parts))
 
 

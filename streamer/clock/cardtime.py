@@ -24,6 +24,7 @@ NEAR: Final = TICKS_PER_SECOND // 100
 
 _HALF: Final = TICKS_PER_SECOND // 2
 _QUARTER: Final = TICKS_PER_SECOND // 4
+_ALL_QUARTERS: Final = 0b1111
 _ROLLOVER: Final = 1 << 32
 # A counter that runs for longer is not reset by a PPS.
 _STALE: Final = 5 * _HALF
@@ -63,12 +64,14 @@ class CardTime:
     >>> from streamer.clock.reading import CORRECTIONS
     >>> card = CardTime("pps", Phase(), dict.fromkeys(CORRECTIONS, 0))
     >>> card.sync(9_999_999, 1_700_000_000)
-    >>> for tenth in range(10):
-    ...     counters = tenth * 1_000_000 + np.arange(2)
+    >>> for twentieth in range(20):
+    ...     counters = twentieth * 500_000 + np.arange(2)
     ...     lows = 1_700_000_000 * TICKS_PER_SECOND - counters
     ...     reading, _ = card.words(counters, lows, None)
+    >>> card.sync(9_999_999, 1_700_000_001)
+    >>> reading, _ = card.at_sync()
     >>> (reading.origin + reading.base) / TICKS_PER_SECOND, reading.is_tied
-    (1700000000.0, True)
+    (1700000001.0, True)
     """
 
     def __init__(self, mode: str, phase: Phase, corrections: dict[str, int]) -> None:
@@ -88,8 +91,11 @@ class CardTime:
         # Its last two words and its highest. The last word of all, also of the count before.
         self._last = self._second = self._highest = -1
         self._previous: int | None = None
-        # Whether words of the count before may still come, and whether they do at present.
-        self._is_at_reset = self._is_straggling = False
+        # Quarters of a second in which words of the present count came, as bits.
+        self._quarters = 0
+        # Whether words of the count before may still come, and whether they do at present; and
+        # whether that count is the first, of which the beginning is not known.
+        self._is_at_reset = self._is_straggling = self._is_after_first = False
 
     @property
     def has_time(self) -> bool:
@@ -107,6 +113,8 @@ class CardTime:
             Of the message's header; 0 if that does not say.
         """
         self._previous = None
+        # It is at 0 of the present count, whatever came just before it.
+        self._is_straggling = False
         if last < self._highest - NEAR:
             self._corrections["syncs ignored"] += 1
             return
@@ -121,14 +129,15 @@ class CardTime:
         self._is_synced = True
         if was_known != (True, self.mode) and self.mode != "free":
             self._align()
-        self._look(0, seconds * TICKS_PER_SECOND - self._base if seconds else None)
+        low = seconds * TICKS_PER_SECOND - self._base if seconds else None
+        self._look(0, low, is_alone=True)
 
     def at_sync(self) -> tuple[Reading, bool]:
         """Return how to read the SYNC word that was taken last, and whether it is in doubt.
 
         It is at 0 of the present count.
         """
-        return self._reading(), self._header.is_in_doubt
+        return self._reading(), self._header.is_in_doubt or self._header.contradicts
 
     def words(
         self,
@@ -178,9 +187,10 @@ class CardTime:
         self._corrections["resets without a sync"] += 1
         if self.mode != "free":
             seconds = max(1, -((NEAR - last) // TICKS_PER_SECOND))
+            is_whole = last >= seconds * TICKS_PER_SECOND - NEAR
             self._begin_count(seconds * TICKS_PER_SECOND, seconds * TICKS_PER_SECOND)
             self._is_guessed = True
-            if self.mode is None and seconds <= 2 and self._is_at_reset:
+            if self.mode is None and seconds <= 2 and is_whole:
                 self.mode = "pps"
             self._is_synced |= self.mode == "pps"
         elif last - first > _ROLLOVER // 2:
@@ -217,7 +227,13 @@ class CardTime:
         return seconds * TICKS_PER_SECOND if is_whole else counted
 
     def _begin_count(self, counted: int, step: int) -> None:
-        self._is_at_reset = counted > 0 and self._last >= counted - NEAR
+        # A word near the end of a count is a straggler rather than the next one after nearly a
+        # second of silence, if the card has not been silent before; of the first count nobody
+        # knows, but its words are not placed.
+        self._is_after_first = self.mode != "free" and not self._is_synced
+        is_busy = self._is_after_first or self._quarters == _ALL_QUARTERS
+        self._is_at_reset = counted > 0 and is_busy
+        self._quarters = 0
         self._counted, self._step = counted, step
         self._base += step
         self._is_guessed = self._is_straggling = False
@@ -227,7 +243,7 @@ class CardTime:
         """Let the first count with a known beginning begin at a whole second of ticks."""
         ticks = -self._base % TICKS_PER_SECOND
         self._base += ticks
-        self._header.move(-ticks)
+        self._header.shift(ticks)
 
     def _count(self, counters: NDArray[np.int64]) -> None:
         """Note where the counter is."""
@@ -240,13 +256,15 @@ class CardTime:
             self._second, self._last = self._last, int(counters[0])
         self._highest = max(self._highest, highest)
         self._is_at_reset &= bool(counters.max() < NEAR)
+        # There is a cut between quarters.
+        self._quarters |= 1 << (int(counters[0]) // _QUARTER & 3)
 
     # ------------------------------------------------------------------ the Unix time
 
-    def _look(self, counter: int, low: int | None) -> None:
+    def _look(self, counter: int, low: int | None, *, is_alone: bool = False) -> None:
         """Look at what is known, at the first word after a cut; and see `HeaderTime.look`."""
         now = self._base + counter
-        verdict = self._header.look(now, low)
+        verdict = self._header.look(now, low, is_alone=is_alone)
         if verdict is not None:
             self._believe(verdict.seconds)
             self._header.look(now, low)
@@ -283,14 +301,15 @@ class CardTime:
             self.origin = None if self._header.is_there else 0
         elif self.mode == "free":
             # One is as good as any other: cards have no reset in common.
-            self.origin = (low + high) // 2
+            self.origin, self._header.is_settled = (low + high) // 2, True
         elif self._header.is_sure:
             self.origin = self._phase.origin(low, high, base=self._base)
-            self.is_tied = self.origin is not None
+            self.is_tied = self._header.is_settled = self.origin is not None
 
     def _reading(self) -> Reading:
         reason = Reason.NONE
-        if self.mode is None or (self.mode == "pps" and not self._is_synced):
+        is_before = not self._is_synced or (self._is_straggling and self._is_after_first)
+        if self.mode is None or (self.mode == "pps" and is_before):
             reason = Reason.NO_SYNC
         elif self.origin is None:
             reason = Reason.NO_SECOND

@@ -104,7 +104,8 @@ class Clock:
     of a SYNC word, which is written when the second may be changing, but from those of all
     words until they leave no doubt, which takes a busy card up to a second; an idle one longer.
     The cards' Unix clocks have to agree to half a second. The phase of the pulse, at the whole
-    second or not, is found from the first card and is the same for all.
+    second or not, is found from the first card and is the same for all. So of each stream the
+    first second is not placed, also not later, when more is known: packets are placed at once.
 
     A card that runs free has a scale of its own: Unix time to half a second. Where headers have
     no time, as of the newer wire's data servers, a card counts from its first reset (PPS) or
@@ -113,8 +114,14 @@ class Clock:
     **Faults.** A SYNC word that was lost is noticed by the drop of the counter where words come
     before and after it, and else, as any number of lost seconds, by headers: words that
     contradict them are not placed, nor what comes after them, until a word speaks for the count
-    or a full second only against it. That is blind in the last tenth of a second, as a header
-    can be late: after an outage, words there may be placed a second early.
+    or a full second only against it. A header can be late, by up to a tenth of a second; but
+    not that of the first word after a tenth of a second without any. What remains is an outage
+    of a whole number of seconds, to a tenth: if it ends in the last tenth of a second, words
+    there are placed a second early. The same holds, for longer, of cards with a few words a
+    second, before these have shown by how much their Unix clock is off.
+
+    Hits that a chip sends more than a second after it digitised them look like those of a later
+    second, and are placed there: nothing in a packet tells them apart.
 
     **Independence.** What is returned for a packet depends on it and on those before it in the
     file, not on how they were cut into batches, of whole messages: the state is kept between

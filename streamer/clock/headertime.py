@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamer.clock.doubt import Doubt, Range, range_of
+from streamer.clock.ends import Ends
 from writer.pacman import TICKS_PER_SECOND
 
 __all__ = ["SLACK", "HeaderTime", "Verdict"]
@@ -32,7 +33,7 @@ SLACK: Final = TICKS_PER_SECOND // 10
 # A Unix clock that is being corrected gains or loses up to 1 ms a second. One that was set by
 # less than a second contradicts in part of each, and is followed faster.
 _SLEW, _FAST_SLEW = 1_000, 50
-# Messages that agree, or contradict, to be believed.
+# Messages that contradict, to be believed.
 _FEWEST: Final = 3
 
 
@@ -63,6 +64,11 @@ class HeaderTime:
         It is from low to high, in ticks; None as long as nothing is known.
     is_there : bool
         Whether any header had a time.
+    is_settled : bool
+        To be set when the origin has been taken from that. Until then nothing is in doubt,
+        and low and high are those of `streamer.clock.ends.Ends`.
+    contradicts : bool
+        Whether that of the word at the last look contradicted.
 
     Notes
     -----
@@ -72,7 +78,7 @@ class HeaderTime:
     Examples
     --------
     >>> header = HeaderTime()
-    >>> for second, tick in [(1_000, 0), (1_000, 9_000_000), (1_001, 9_500_000)]:
+    >>> for second, tick in [(1_000, 0), (1_000, 9_000_000), (1_001, 9_500_000)] * 2:
     ...     low = second * TICKS_PER_SECOND - tick
     ...     _ = header.look(tick, low)
     ...     _ = header.take(np.array([tick]), np.array([low]), None)
@@ -83,15 +89,16 @@ class HeaderTime:
     def __init__(self) -> None:
         self.low: int | None = None
         self.high: int | None = None
-        self.is_there = False
+        self.is_there = self.is_settled = self.contradicts = False
         self._doubt: Doubt | None = None
+        # Tick of the last word.
+        self._last: int | None = None
         # Of words that are not in doubt, since the last look.
         self._new: Range | None = None
         self._has_contradicted = False
         self._slewed: int | None = None
-        # How often what was merged was another message's.
-        self._agreed = 0
-        self._merged: Range | None = None
+        # Of messages, until settled.
+        self._ends = Ends()
 
     @property
     def is_in_doubt(self) -> bool:
@@ -100,8 +107,8 @@ class HeaderTime:
 
     @property
     def is_sure(self) -> bool:
-        """Whether several messages agree: the header of one may be damaged."""
-        return self._doubt is None and self._agreed >= _FEWEST
+        """Whether enough messages have been taken to settle the origin."""
+        return self._ends.is_sure
 
     def take(
         self, ticks: NDArray[np.int64], lows: NDArray[np.int64], timed: NDArray[np.bool_] | None
@@ -122,22 +129,28 @@ class HeaderTime:
         numpy.ndarray or None
             (N,) bool; None if no word is.
         """
+        before, self._last = self._last, int(ticks[-1])
         own = lows if timed is None else lows[timed]
         if not len(own):
             return None if self._doubt is None else np.ones(len(lows), np.bool)
         self.is_there = True
+        if not self.is_settled:
+            self._ends.note(own)
+            return None
         found = range_of(own)
-        if self._doubt is None and self._fits(found):
+        if self._doubt is None and self._fits(found) and not self._is_late(found.most):
             self._add(found)
             return None
+        silences = np.diff(ticks, prepend=ticks[0] if before is None else before)
         if timed is None:
-            return self._sort_out(ticks, lows)
+            return self._sort_out(ticks, lows, silences > SLACK)
         # A word without a time is in doubt like the one before it.
         was = self._doubt is not None
-        doubtful: NDArray[np.bool_] = np.append(was, self._sort_out(ticks[timed], own))
+        found_doubtful = self._sort_out(ticks[timed], own, silences[timed] > SLACK)
+        doubtful: NDArray[np.bool_] = np.append(was, found_doubtful)
         return doubtful[np.cumsum(timed)]
 
-    def look(self, now: int, low: int | None) -> Verdict | None:
+    def look(self, now: int, low: int | None, *, is_alone: bool = False) -> Verdict | None:
         """Make the words that were taken part of what is known.
 
         Parameters
@@ -146,19 +159,30 @@ class HeaderTime:
             Tick at which the next word was received.
         low
             Lower end of its range; None if its header has no time.
+        is_alone
+            Whether it has a message of its own, as a SYNC word.
 
         Returns
         -------
         Verdict or None
             If headers have contradicted for a second: act on it, and call `move` or `forget`.
         """
+        self.contradicts = False
+        if not self.is_settled:
+            if low is not None:
+                self.is_there = True
+                self._ends.note(np.array([low]), is_alone=is_alone)
+            self._take_ends()
+            return None
         if self._new is not None:
             self._merge(self._new)
             self._new = None
         if low is not None:
             self.is_there = True
             own = Range(low, low)
-            if not self._fits(own):
+            is_after_silence = self._last is not None and now - self._last > SLACK
+            self.contradicts = not self._fits(own)
+            if self.contradicts or (is_after_silence and self._is_late(low)):
                 # Its tick may be what is damaged.
                 return self._verdict(now)
             if self._doubt is None:
@@ -173,12 +197,28 @@ class HeaderTime:
             self.high += ticks
         if self._new is not None:
             self._new = Range(self._new.least + ticks, self._new.most + ticks)
-        self._doubt = self._merged = None
+        self._ends.move(ticks)
+        self._doubt = None
+
+    def shift(self, ticks: int) -> None:
+        """Call all ticks so far by so much more."""
+        doubt = self._doubt
+        self.move(-ticks)
+        if doubt is not None:
+            doubt.since += ticks
+            doubt.last = None
+            doubt.range = Range(doubt.range.least - ticks, doubt.range.most - ticks)
+        self._doubt = doubt
+        if self._last is not None:
+            self._last += ticks
+        if self._slewed is not None:
+            self._slewed += ticks
 
     def forget(self) -> None:
         """Begin anew."""
-        self.low = self.high = self._new = self._doubt = self._slewed = self._merged = None
-        self._agreed = 0
+        self.low = self.high = self._new = self._doubt = self._slewed = None
+        self._ends = Ends()
+        self.is_settled = False
 
     def _fits(self, found: Range) -> bool:
         if self.low is None or self.high is None:
@@ -187,6 +227,21 @@ class HeaderTime:
             self.low - SLACK - TICKS_PER_SECOND <= found.least and found.most <= self.high + SLACK
         )
 
+    def _is_late(self, low: int) -> bool:
+        """Tell whether a header is later than all others of the card have been."""
+        return self.high is not None and low > self.high
+
+    def _take_ends(self) -> None:
+        left = self._ends.left()
+        if left is None:
+            return
+        low, high = left
+        if low > high + SLACK:
+            # Seconds were lost in between, or more than one header is damaged.
+            self.forget()
+            return
+        self.low, self.high = min(low, high), high
+
     def _add(self, found: Range) -> None:
         if self._new is None:
             self._new = found
@@ -194,9 +249,6 @@ class HeaderTime:
             self._new.join(found)
 
     def _merge(self, found: Range) -> None:
-        # All words of a message have the same range.
-        self._agreed += found != self._merged
-        self._merged = found
         high = found.least + TICKS_PER_SECOND
         if self.low is None or self.high is None:
             self.low, self.high = found.most, high
@@ -220,32 +272,38 @@ class HeaderTime:
 
     # ------------------------------------------------------------------ doubt
 
-    def _sort_out(self, ticks: NDArray[np.int64], lows: NDArray[np.int64]) -> NDArray[np.bool_]:
+    def _sort_out(
+        self,
+        ticks: NDArray[np.int64],
+        lows: NDArray[np.int64],
+        after_silence: NDArray[np.bool_],
+    ) -> NDArray[np.bool_]:
         """Tell which words are in doubt, one after the other."""
         assert self.low is not None
         assert self.high is not None
-        early = self.low - TICKS_PER_SECOND
-        # 2 contradicts, 1 goes with both; negative if early.
-        kinds = (lows > self.high - SLACK).astype(np.int8)
-        kinds += lows > self.high + SLACK
-        kinds -= lows < early + SLACK
-        kinds -= lows < early - SLACK
+        is_late = lows > self.high + SLACK
+        # After a silence it may be of a second later.
+        is_late |= after_silence & (lows > self.high)
+        contradicts = is_late | (lows < self.low - TICKS_PER_SECOND - SLACK)
+        # Words that go with what is known, but not if that were a second later, or earlier.
+        is_not_later = lows < self.low - SLACK
+        is_not_earlier = lows > self.high - TICKS_PER_SECOND + SLACK
         doubtful = np.zeros(len(lows), np.bool)
         start = 0
         while start < len(lows):
             if self._doubt is None:
-                found = np.flatnonzero(abs(kinds[start:]) == 2)
+                found = np.flatnonzero(contradicts[start:])
                 stop = start + int(found[0]) if len(found) else len(lows)
                 if stop > start:
                     self._add(range_of(lows[start:stop]))
                 if stop == len(lows):
                     break
-                since, is_late = int(ticks[stop]), bool(kinds[stop] > 0)
-                self._doubt = Doubt(is_late, since, range_of(lows[stop : stop + 1]))
+                since, own = int(ticks[stop]), range_of(lows[stop : stop + 1])
+                self._doubt = Doubt(bool(is_late[stop]), since, own)
                 self._has_contradicted = True
                 start = stop
             doubt = self._doubt
-            ends = np.flatnonzero(kinds[start:] < 1 if doubt.is_late else kinds[start:] > -1)
+            ends = np.flatnonzero((is_not_later if doubt.is_late else is_not_earlier)[start:])
             stop = start + int(ends[0]) if len(ends) else len(lows)
             if stop > start:
                 doubtful[start:stop] = True

@@ -183,7 +183,9 @@ def _lows(words: CardWords, apart: NDArray[np.bool_]) -> _Ticks:
     """
     first = apart.copy()
     first[1:] |= words.rows[1:] != words.rows[:-1]
-    first[1:] |= words.counters[1:] < words.counters[:-1] - NEAR
+    # Words of the next count, and of the one before that come after them.
+    steps = np.diff(words.counters)
+    first[1:] |= (steps < -NEAR) | (steps > TICKS_PER_SECOND // 2)
     starts = np.flatnonzero(first)
     stops = np.append(starts[1:], len(first))
     lows = words.seconds * TICKS_PER_SECOND - words.counters

@@ -61,8 +61,9 @@ class Closed(NamedTuple):
 class Backlog:
     """Holds hits and triggers back until their time is closed, and sorts them.
 
-    At each word, what lies more than `lateness` before the newest word received so far is
-    closed, in whole stretches of time. A hit that comes for a closed one is late.
+    At each word, what lies more than `lateness` before the newest time that two words in a row
+    have reached is closed, in whole stretches of time: one word alone may be damaged, and would
+    make all others late. A hit that comes for a closed stretch is late.
 
     Parameters
     ----------
@@ -89,14 +90,14 @@ class Backlog:
     Examples
     --------
     >>> backlog = Backlog(lateness=100, max_hits=10)
-    >>> receipts = np.array([50, 40, 3 * STRETCH])
-    >>> hits = RawHits(receipts - 5, *(np.zeros(3, dtype) for dtype in ("i8", "u4", "u2")))
-    >>> for closed in backlog.take(receipts, np.arange(3), hits, np.arange(0), NO_TRIGGERS):
+    >>> receipts = np.array([50, 40, 3 * STRETCH, 3 * STRETCH + 1])
+    >>> hits = RawHits(receipts - 5, *(np.zeros(4, dtype) for dtype in ("i8", "u4", "u2")))
+    >>> for closed in backlog.take(receipts, np.arange(4), hits, np.arange(0), NO_TRIGGERS):
     ...     if len(closed.hits.ticks):
     ...         print(closed.place, closed.upto // STRETCH, closed.hits.ticks)
-    2 1 [35 45]
+    3 1 [35 45]
     >>> backlog.n_held
-    1
+    2
     """
 
     def __init__(self, lateness: int, max_hits: int) -> None:
@@ -104,7 +105,7 @@ class Backlog:
         self.n_late_triggers = self.n_over_triggers = 0
         self._n_triggers = 0
         self._lateness, self._max_hits = lateness, max_hits
-        self._newest = -ALL_TIME
+        self._newest = self._last = -ALL_TIME
         # Stretches before this one are closed.
         self._edge = -ALL_TIME >> _BITS
         self._hits: dict[int, list[RawHits]] = {}
@@ -136,8 +137,7 @@ class Backlog:
         """
         if not len(receipts):
             return []
-        newest = np.maximum.accumulate(np.maximum(receipts, self._newest))
-        self._newest = int(newest[-1])
+        newest = self._reached(receipts)
         edges = newest - self._lateness >> _BITS
         starts = np.append(0, np.flatnonzero(edges[1:] != edges[:-1]) + 1)
         hit_stops = np.searchsorted(hit_places, np.append(starts[1:], len(edges))).tolist()
@@ -153,6 +153,18 @@ class Backlog:
             self._hold_triggers(triggers.part(slice(trigger_start, trigger_stop)))
             hit_start, trigger_start = hit_stop, trigger_stop
         return found
+
+    def _reached(self, receipts: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the newest time that two words in a row had reached at each word."""
+        reached = np.full(len(receipts), self._newest)
+        known = np.flatnonzero(receipts >= 0)
+        if len(known):
+            own = receipts[known]
+            reached[known] = np.minimum(own, np.append(self._last, own[:-1]))
+            self._last = int(own[-1])
+        reached = np.maximum.accumulate(np.maximum(reached, self._newest))
+        self._newest = int(reached[-1])
+        return reached
 
     def finish(self) -> list[Closed]:
         """Close all time."""

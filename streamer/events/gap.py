@@ -39,6 +39,10 @@ class GapBuilder:
     -----
     An event is from its first hit to the tick after its last one.
 
+    All hits of a time scale are taken together. Above some ten thousand a second no gap is
+    left between them, and all events are cut: then take the `io_groups` of one module, or
+    another builder.
+
     Examples
     --------
     >>> building = GapBuilder(min_hits=2).begin()

@@ -93,8 +93,9 @@ def events(
         takes time to read a chip out, and as one card's messages come later than another's.
         Events come so much later, too.
     max_hits
-        Hits that wait at the most; what comes when so many wait is left out. Besides, the hits
-        are in memory of the event that may go on, which a builder cuts if it is too long.
+        Hits of one time scale that wait at the most; what comes when so many wait is left out.
+        Besides, the hits are in memory of the event that may go on, which a builder cuts if it
+        is too long.
     io_groups
         Cards whose hits are wanted; None for all.
     bad_parity
@@ -117,6 +118,13 @@ def events(
     Notes
     -----
     The same events come in the same order, however the stream was cut into batches.
+
+    The hits of about the first second of a stream are in no event, as the time of none is known
+    yet (see :class:`streamer.clock.Clock`): so there are none of a stream that is no longer
+    than that. They are counted as ``"not placed"``.
+
+    At the end of the stream, what waits is given, with the event that could have gone on. When
+    the stream raises an error it is not, as more may come: whoever asks again goes on.
 
     Cards that are reset by one pulse share one time scale (see :class:`streamer.clock.Clock`),
     and events are of the hits of all of them. A card that runs free has its own scale, and

@@ -40,6 +40,13 @@ class WindowBuilder:
     -----
     An event is from the first edge of its bins to the last one.
 
+    All hits of a time scale are counted together. The threshold that is taken if none is given
+    is for a quiet module: a rate of 100,000 hits a second fills each bin of 910 ticks with 9
+    hits on average, and then most bins are above it, and every event is cut. Of 2x2 as a whole,
+    with 622,000 hits a second, that is 57 hits a bin. Take a threshold some standard deviations
+    above the average, as 57 + 5 * 57 ** 0.5, so 95; or only the hits of one module, with the
+    `io_groups` of `streamer.events.stream.events`; or a `TriggerBuilder`.
+
     Examples
     --------
     >>> building = WindowBuilder(threshold=2).begin()
