@@ -37,12 +37,27 @@ class AlarmEvent(NamedTuple):
         return f"{self.name} {what}: {self.subject} at {self.value:g}, limit {self.threshold:g}"
 
 
+class _Earlier(NamedTuple):
+    """What was found of a rule in earlier snapshots."""
+
+    #: Subjects of its alarms that were raised and not cleared yet.
+    active: Collection[str]
+    #: Subject to Unix time: since when it has been silent, or from when on it has been awaited.
+    since: dict[str, float]
+
+
 class Alarms:
     """Compares snapshots with rules; raises each alarm once, and clears it once.
 
     A value above the threshold of a rule raises an alarm. It is cleared by a value that is not
     above the rule's other threshold, which is lower, so that it does not go on and off. A
     value that is not known changes nothing.
+
+    When nothing comes at all, only the time of day tells: who watches a live stream checks by a
+    clock, and not only after each `Monitor.update`, as in
+    ``alarms.check(monitor.snapshot(time.time()))`` once a second. And of a stream whose headers
+    have no time, as of some cards of the newer wire, nothing but faults is known, unless
+    `Monitor.update` is told when packets arrived.
 
     Parameters
     ----------
@@ -72,6 +87,7 @@ class Alarms:
     def __init__(self, rules: Mapping[str, Mapping[str, Any]] | None = None) -> None:
         self._rules = default_rules() if rules is None else rules_of(rules)
         self._active: dict[tuple[str, str], AlarmEvent] = {}
+        self._since: dict[str, dict[str, float]] = {}
 
     @classmethod
     def from_toml(cls, path: str | os.PathLike[str]) -> Self:
@@ -113,7 +129,8 @@ class Alarms:
         events = []
         for rule in self._rules:
             active = [subject for name, subject in self._active if name == rule.name]
-            for subject, value in _VALUES[rule.name](snapshot, rule, active).items():
+            earlier = _Earlier(active, self._since.setdefault(rule.name, {}))
+            for subject, value in _VALUES[rule.name](snapshot, rule, earlier).items():
                 key = (rule.name, subject)
                 if key not in self._active and value > rule.threshold:
                     event = AlarmEvent(*key, True, value, rule.threshold, snapshot.now)
@@ -132,14 +149,26 @@ def _by_group(snapshot: Snapshot, values: list[float]) -> dict[str, float]:
     return {f"io_group {group}": value for group, value in groups}
 
 
-def _ages(snapshot: Snapshot, rule: Rule, ages: NDArray[np.float64]) -> dict[str, float]:
-    """Return ages; of an io_group that has to be there and has none, since the beginning."""
-    found = _by_group(snapshot, ages.tolist())
+def _ages(
+    snapshot: Snapshot, rule: Rule, ages: NDArray[np.float64], since: dict[str, float]
+) -> dict[str, float]:
+    """Return ages; of an io_group that has to be there and has none, from the beginning on."""
+    by_group = _by_group(snapshot, ages.tolist())
+    found = {name: age for name, age in by_group.items() if not math.isnan(age)}
     if rule.io_groups is None:
-        return {name: age for name, age in found.items() if not math.isnan(age)}
-    begun = float(snapshot.now - snapshot.seconds[0]) if len(snapshot.seconds) else 0.0
-    names = [f"io_group {group}" for group in sorted(rule.io_groups)]
-    return {name: begun if math.isnan(age := found.get(name, math.nan)) else age for name in names}
+        return found
+    since |= {name: snapshot.now - age for name, age in found.items()}
+    begun = snapshot.now if snapshot.time is None else float(snapshot.seconds[0])
+    # Of those that send, but never with a time, nothing is known.
+    timeless = _by_group(snapshot, np.isnan(snapshot.message_age).tolist())
+    values = {}
+    for name in [f"io_group {group}" for group in sorted(rule.io_groups)]:
+        if name in found:
+            values[name] = found[name]
+        elif begun > 0 and not timeless.get(name):  # 0: nobody said what time it is
+            since[name] = min(since.get(name, begun), begun)
+            values[name] = max(snapshot.now - since[name], 0.0)
+    return values
 
 
 def _last(snapshot: Snapshot, rule: Rule, name: str) -> NDArray[np.int64]:
@@ -158,12 +187,12 @@ def _fractions(
     }
 
 
-def _parity_errors(snapshot: Snapshot, rule: Rule, _: Collection[str]) -> dict[str, float]:
+def _parity_errors(snapshot: Snapshot, rule: Rule, _: _Earlier) -> dict[str, float]:
     every = _last(snapshot, rule, "upstream") + _last(snapshot, rule, "downstream")
     return _fractions(snapshot, rule, _last(snapshot, rule, "parity_errors"), every, "")
 
 
-def _fifo_full(snapshot: Snapshot, rule: Rule, _: Collection[str]) -> dict[str, float]:
+def _fifo_full(snapshot: Snapshot, rule: Rule, _: _Earlier) -> dict[str, float]:
     data = _last(snapshot, rule, "data")
     found: dict[str, float] = {}
     for which in ("local", "shared"):
@@ -172,42 +201,44 @@ def _fifo_full(snapshot: Snapshot, rule: Rule, _: Collection[str]) -> dict[str, 
     return found
 
 
-def _channel_rate(snapshot: Snapshot, rule: Rule, active: Collection[str]) -> dict[str, float]:
+def _channel_rate(snapshot: Snapshot, rule: Rule, earlier: _Earlier) -> dict[str, float]:
     table = snapshot.channels
     if not table.is_complete:
         return {}
     fast = table.keys[table.rate > rule.threshold].tolist()
-    keys = np.union1d(fast, [parse(subject) for subject in active]).astype(np.uint32)
+    keys = np.union1d(fast, [parse(subject) for subject in earlier.active]).astype(np.uint32)
     rates = dict.fromkeys(keys.tolist(), 0.0)  # one that was not seen has no hits
     known = np.isin(table.keys, keys)
     rates |= zip(table.keys[known].tolist(), table.rate[known].tolist(), strict=True)
     return {str(split(np.uint32(key))): rate for key, rate in rates.items()}
 
 
-def _faults(snapshot: Snapshot, rule: Rule, _: Collection[str]) -> dict[str, float]:
+def _faults(snapshot: Snapshot, rule: Rule, earlier: _Earlier) -> dict[str, float]:
     if snapshot.time is None:  # there is no message with a time
         return {kind: float(count) for kind, count in snapshot.faults.items()}
-    history = snapshot.fault_history
-    return {kind: float(counts[-rule.seconds :].sum()) for kind, counts in history.items()}
+    counts = dict.fromkeys(earlier.active, 0.0)  # after a reset, there was none of them
+    for kind, column in snapshot.fault_history.items():
+        counts[kind] = float(column[-rule.seconds :].sum())
+    return counts
 
 
-def _clock_ahead(snapshot: Snapshot, _: Rule, __: Collection[str]) -> dict[str, float]:
+def _clock_ahead(snapshot: Snapshot, _: Rule, __: _Earlier) -> dict[str, float]:
     if snapshot.time is None:
         return {}
     ahead = np.maximum(snapshot.newest - snapshot.time, 0).tolist()
     return _by_group(snapshot, ahead)
 
 
-def _silent(snapshot: Snapshot, rule: Rule, _: Collection[str]) -> dict[str, float]:
-    return _ages(snapshot, rule, snapshot.message_age)
+def _silent(snapshot: Snapshot, rule: Rule, earlier: _Earlier) -> dict[str, float]:
+    return _ages(snapshot, rule, snapshot.message_age, earlier.since)
 
 
-def _stale(snapshot: Snapshot, rule: Rule, _: Collection[str]) -> dict[str, float]:
-    return _ages(snapshot, rule, snapshot.sync_age)
+def _stale(snapshot: Snapshot, rule: Rule, earlier: _Earlier) -> dict[str, float]:
+    return _ages(snapshot, rule, snapshot.sync_age, earlier.since)
 
 
 #: Of each rule, the values of its subjects; also of those with an alarm, if they are known.
-_VALUES: Final[dict[str, Callable[[Snapshot, Rule, Collection[str]], dict[str, float]]]] = {
+_VALUES: Final[dict[str, Callable[[Snapshot, Rule, _Earlier], dict[str, float]]]] = {
     "io_group_silent": _silent,
     "sync_stale": _stale,
     "parity_errors": _parity_errors,

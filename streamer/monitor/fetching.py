@@ -7,19 +7,34 @@ is done for a hit together; to ask for them some hits earlier takes next to noth
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numba
 import numpy as np
 from llvmlite import ir  # type: ignore[import-untyped]
 from numba.core import cgutils
+from numba.core.caching import FunctionCache
 from numba.core.errors import NumbaError
 from numba.extending import intrinsic
 
 __all__ = ["compiled", "fetch"]
+
+if getattr(numba.config, "DISABLE_JIT", False):
+    msg = "numba is told not to compile, by NUMBA_DISABLE_JIT"
+    raise ImportError(msg)
+
+
+class _Kept(FunctionCache):
+    """Where the result is kept; what cannot be read or written there is compiled anew."""
+
+    @contextmanager
+    def _guard_against_spurious_io_errors(self) -> Iterator[None]:
+        with suppress(Exception):  # a full disk; and a pickle that is broken raises anything
+            yield
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -30,9 +45,12 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """
     try:
         function.__qualname__ += f"_{_stamp():08x}"  # a part of the name under which it is kept
-        return numba.njit(cache=True, nogil=True)(function)
+        kept = _Kept(function)  # type: ignore[no-untyped-call]
     except (OSError, RuntimeError):  # no sources; or no place, neither here nor in a user's folder
         return numba.njit(nogil=True)(function)
+    found: Any = numba.njit(nogil=True)(function)
+    found._cache = kept  # noqa: SLF001 - as numba's own ``cache=True`` does
+    return cast("Callable[..., Any]", found)
 
 
 @cache

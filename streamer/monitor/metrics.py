@@ -70,7 +70,12 @@ class Monitor:
     Notes
     -----
     Memory grows with the chips that were seen, by some 15,000 bytes each with 64 channels, and
-    not with the length of the run.
+    not with the length of the run. But a packet whose address was damaged on its way names a
+    chip that does not exist, which is counted as one more: so where many packets have invalid
+    parity, memory goes on growing until each chip_id of each io_channel was seen.
+
+    How many messages were lost cannot be known: they bear no number. Seconds without messages
+    or syncs, truncated messages and full FIFOs hint at it.
 
     Time is that of the card that sent a message. A card whose clock is set back, or one whose
     header was damaged into the future, keeps newer seconds than it sends until it has caught

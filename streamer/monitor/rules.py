@@ -25,6 +25,8 @@ RULES: Final = {
     "clock_ahead": (),
 }
 _KNOWN = ", ".join(RULES)
+# Those whose values are parts of packets, and so at most 1.
+_PARTS: Final = ("parity_errors", "fifo_full")
 
 
 class RulesError(StreamError, ValueError):
@@ -77,7 +79,7 @@ def read_rules(path: str | os.PathLike[str]) -> list[Rule]:
     Raises
     ------
     RulesError
-        If there is no such file, it is not TOML, or something in it is wrong.
+        If there is no such file, it is not TOML, has no rules, or something in it is wrong.
     """
     source = os.fspath(path)
     try:
@@ -86,9 +88,12 @@ def read_rules(path: str | os.PathLike[str]) -> list[Rule]:
     except OSError as error:
         msg = f"{source}: rules of alarms cannot be read: {error.strerror or error}"
         raise RulesError(msg) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         msg = f"{source}: rules of alarms are not TOML: {error}"
         raise RulesError(msg) from error
+    if not found:  # as of a file that was cut off: it would watch nothing
+        msg = f"{source}: there are no rules of alarms in it"
+        raise RulesError(msg)
     return rules_of(found, source)
 
 
@@ -147,14 +152,22 @@ def _rule(name: str, table: Any, source: str) -> Rule:
     if found["clear"] > found["threshold"]:
         msg = f"{source}: {name}.clear is above {name}.threshold: the alarm would never end"
         raise RulesError(msg)
+    if name in _PARTS and found["threshold"] >= 1:
+        msg = f"{source}: {name}.threshold is a part of the packets, below 1: 0.05 for 5 %"
+        raise RulesError(msg)
     return Rule(name, **found)
 
 
 def _number(where: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        msg = f"{where} must be a number, not {value!r}"
+    try:
+        number = math.nan if isinstance(value, bool | str) else float(value)
+    except (TypeError, OverflowError):
+        number = math.nan
+    # No value is negative: below 0, an alarm would never end.
+    if not 0 <= number < math.inf:
+        msg = f"{where} must be a number from 0 on, not {value!r:.40}"
         raise RulesError(msg)
-    return float(value)
+    return number
 
 
 def _count(where: str, value: Any) -> int:
@@ -165,8 +178,8 @@ def _count(where: str, value: Any) -> int:
 
 
 def _io_groups(where: str, value: Any) -> frozenset[int]:
-    numbers = value if isinstance(value, list | tuple | set | frozenset) else [None]
-    if any(isinstance(one, bool) or one not in range(256) for one in numbers):
+    numbers = value if isinstance(value, list | tuple | set | frozenset) else []
+    if not numbers or any(type(one) is not int or one not in range(256) for one in numbers):
         msg = f"{where} must be a list of numbers from 0 to 255, not {value!r}"
         raise RulesError(msg)
     return frozenset(numbers)

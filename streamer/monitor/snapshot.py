@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from streamer.monitor.addresses import split
 from streamer.monitor.counters import PACKET_TYPES
-from streamer.monitor.tables import Table, plain, ratio
+from streamer.monitor.tables import Table, plain, ratio, tiles
 
 __all__ = ["Histogram", "Snapshot", "SyncPeriod"]
 
@@ -149,30 +149,30 @@ class Snapshot:
         Parameters
         ----------
         name, by
-            Names in `history`, as ``"shared_fifo_full"``.
+            Names in `history`, as ``"shared_fifo_full"``; `by` may be ``"packets"``, of all
+            types.
         """
-        return ratio(self.history[name], self.history[by])
+        return ratio(self.history[name], self.packets if by == "packets" else self.history[by])
 
     def noisy(self, rate: float) -> dict[str, list[int]]:
         """List channels that are faster than so many hits/s, as lists of disabled channels do.
 
+        All io_channels of a tile lead to the same channel, so that their hits are summed up.
+
         Returns
         -------
         dict
-            ``"io_group-tile-chip_id"`` to channel_ids.
+            ``"io_group-tile-chip_id"`` to channel_ids, ascending.
         """
+        table = self.channels
+        # As an address, but with the tile instead of the io_channel.
+        pixels = table.keys & ~np.uint32(255 << 14) | tiles(table.keys).astype(np.uint32) << 14
+        pixels, of = np.unique(pixels, return_inverse=True)
+        hits = np.bincount(of, table.recent["data"], len(pixels))
+        fast = pixels[hits > rate * max(table.seconds, 1)]
         found: dict[str, list[int]] = {}
-        places = np.flatnonzero(self.channels.rate > rate)
-        io_group, io_channel, chip_id, channel_id = split(self.channels.keys[places])
-        tile = (io_channel.astype(int) - 1) // 4 + 1
-        lines = zip(
-            *(field.tolist() for field in (io_group, tile, chip_id, channel_id)), strict=True
-        )
-        for *chip, channel in lines:
-            # Its io_channels all lead to the same channel.
-            listed = found.setdefault("-".join(map(str, chip)), [])
-            if channel not in listed:
-                listed.append(channel)
+        for *chip, channel in zip(*(field.tolist() for field in split(fast)), strict=True):
+            found.setdefault("-".join(map(str, chip)), []).append(channel)
         return found
 
     def invalid_addresses(self, chip_ids: range, *, recent: bool = True) -> float:
@@ -195,12 +195,17 @@ class Snapshot:
         Parameters
         ----------
         channels
-            So many of the hottest channels; None: all of them.
+            So many of the hottest channels, as a list; None: all of them, as columns, which
+            takes some 130 bytes each.
         histograms
             Whether with these.
         """
         table = self.channels
-        places = np.arange(len(table)) if channels is None else table.hottest(channels)
+        listed = (
+            {"all": {name: plain(column) for name, column in table.columns.items()}}
+            if channels is None
+            else {"hottest": table.rows(table.hottest(channels))}
+        )
         found: dict[str, Any] = {
             "time": self.time,
             "now": self.now,
@@ -216,7 +221,7 @@ class Snapshot:
                 "count": len(table),
                 "seconds": table.seconds,
                 "is_complete": table.is_complete,
-                "hottest" if channels is not None else "all": table.rows(places),
+                **listed,
             },
             "chips": {name: plain(column) for name, column in self.chips.items()},
             "sync_period": _columns(self.sync_period),

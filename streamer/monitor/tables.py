@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from streamer.monitor.addresses import split
 
-__all__ = ["LEVELS", "Table", "plain", "ratio"]
+__all__ = ["LEVELS", "Table", "plain", "ratio", "tiles"]
 
 #: What counters can be summed up by: how to make a key of a channel's, which fields it has.
 LEVELS: Final = ("channel", "chip", "io_channel", "tile", "io_group")
@@ -66,7 +66,7 @@ class Table:
         """The fields of the addresses, each of (N,) u1: of a channel all four; of tiles two."""
         address = split(self.keys)
         if self.level == "tile":
-            return {"io_group": address.io_group, "tile": _tiles(self.keys).astype(np.uint8)}
+            return {"io_group": address.io_group, "tile": tiles(self.keys).astype(np.uint8)}
         count = 4 - ("channel", "chip", "io_channel", "io_group").index(self.level)
         return dict(zip(_FIELDS, address[:count], strict=False))
 
@@ -136,7 +136,7 @@ class Table:
             raise ValueError(msg)
         groups = (self.keys >> np.uint32(_SHIFTS[level])).astype(np.int64)
         if level == "tile":
-            groups = groups >> 8 << 8 | _tiles(self.keys)
+            groups = groups >> 8 << 8 | tiles(self.keys)
         starts = np.flatnonzero(np.append(True, groups[1:] != groups[:-1])[: len(groups)])
 
         def summed(counts: dict[str, NDArray[np.int64]]) -> dict[str, NDArray[np.int64]]:
@@ -153,8 +153,9 @@ class Table:
             self.is_complete,
         )
 
-    def rows(self, places: NDArray[np.int64]) -> list[dict[str, Any]]:
-        """Return some of the lines for a program, ready for JSON."""
+    @property
+    def columns(self) -> dict[str, NDArray[Any]]:
+        """All there is of each, (N,): address, rate, share, ADC mean and RMS, and counters."""
         columns: dict[str, NDArray[Any]] = self.address | {
             "rate": self.rate,
             "share": self.share,
@@ -163,11 +164,17 @@ class Table:
         }
         columns |= {f"recent_{name}": column for name, column in self.recent.items()}
         columns |= {f"total_{name}": column for name, column in self.total.items()}
-        chosen = (plain(column[places]) for column in columns.values())
-        return [dict(zip(columns, line, strict=True)) for line in zip(*chosen, strict=True)]
+        return columns
+
+    def rows(self, places: NDArray[np.int64]) -> list[dict[str, Any]]:
+        """Return some of the lines for a program, ready for JSON."""
+        columns = {name: plain(column[places]) for name, column in self.columns.items()}
+        return [
+            dict(zip(columns, line, strict=True)) for line in zip(*columns.values(), strict=True)
+        ]
 
 
-def _tiles(keys: NDArray[np.uint32]) -> NDArray[np.int64]:
+def tiles(keys: NDArray[np.uint32]) -> NDArray[np.int64]:
     """Return the tile of each channel: four io_channels each, from 1; 0 of io_channel 0."""
     return (split(keys).io_channel.astype(np.int64) - 1) // 4 + 1
 

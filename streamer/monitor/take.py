@@ -66,7 +66,7 @@ def take_snapshot(
     time = int(axis.seconds[-1]) if len(axis.seconds) else None
     until = float(time or 0) if now is None else float(now)
     newest = axis.newest[order]
-    chosen, length, is_complete = _newest_spans(spans, axis, span)
+    chosen, length, is_complete = _newest_spans(spans, axis, int(first.min()), span)
     counts = {name: place for name, place in COUNTER.items() if name not in _SYNC_SUMS}
     return Snapshot(
         time=time,
@@ -95,8 +95,10 @@ def take_snapshot(
     )
 
 
-def _newest_spans(spans: Recent, axis: Axis, span: int) -> tuple[NDArray[np.bool_], int, bool]:
-    """Choose the spans of time that count as the newest.
+def _newest_spans(
+    spans: Recent, axis: Axis, first: int, span: int
+) -> tuple[NDArray[np.bool_], int, bool]:
+    """Choose the spans of time that count as the newest; `first` is the first second of all.
 
     Returns
     -------
@@ -113,7 +115,8 @@ def _newest_spans(spans: Recent, axis: Axis, span: int) -> tuple[NDArray[np.bool
     keys = np.arange(last - spans.depth + 1, last + 1)
     whole = axis.seconds[axis.complete]
     if len(whole):
-        done = keys[(keys * span >= whole[0]) & ((keys + 1) * span - 1 <= whole[-1])]
+        # Also those that begin before the seconds that are shown.
+        done = keys[(keys * span > first) & ((keys + 1) * span - 1 <= whole[-1])]
         if len(done):
             return np.isin(spans.keys, done), span * len(done), True
     start = max(int(axis.seconds[0]), int(keys[0]) * span)

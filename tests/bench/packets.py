@@ -26,7 +26,8 @@ WORDS = (8, 40)
 # Of so many messages larpix-control has enough to do.
 STOCK = 500
 
-#: The columns that a Monitor asks for.
+#: The columns of what a Monitor counts. It asks for one of them only, and takes the others out of
+#: the packets' bits by itself; what it costs as a whole is in `tests.bench.monitor`.
 MONITORED = (
     "packet_type",
     "is_data",

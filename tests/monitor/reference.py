@@ -21,6 +21,18 @@ CHIP_COUNTERS = [
     *("test", "write_upstream", "write_downstream", "read_upstream", "read_downstream"),
     "config_parity_errors",
 ]
+CHANNEL_COLUMNS = [
+    *("io_group", "io_channel", "chip_id", "channel_id"),
+    *("rate", "share", "adc_mean", "adc_rms"),
+    *(
+        f"{when}_{name}"
+        for when in ("recent", "total")
+        for name in (
+            *("data", "data_parity_errors", "adc_sum", "adc_square_sum", "local_fifo_half"),
+            *("local_fifo_full", "shared_fifo_half", "shared_fifo_full"),
+        )
+    ),
+]
 WORD_EDGES = [
     *range(64),
     *(2**k + 2**k * eighth // 8 for k in range(6, 16) for eighth in range(8)),
@@ -257,7 +269,7 @@ class Reference:
             if second in kept.get(group, ()) and first <= second <= last:
                 history[name][place[group]][second - first] += count
         bad, up, down = (history[name] for name in ("parity_errors", "upstream", "downstream"))
-        chosen, length, is_complete = self.newest_spans(axis, seconds, complete)
+        chosen, length, is_complete = self.newest_spans(axis, seconds, complete, first_of_all)
         return {
             "time": time,
             "now": now,
@@ -291,7 +303,7 @@ class Reference:
             "histograms": self.histograms(place, chosen),
         }
 
-    def newest_spans(self, axis, seconds, complete):
+    def newest_spans(self, axis, seconds, complete, first_of_all):
         """Return the spans of each io_group that count, how long they are, whether whole."""
         if axis is None:
             return {}, 0, False
@@ -302,7 +314,7 @@ class Reference:
             number
             for number in numbers
             if whole
-            and whole[0] <= number * self.span
+            and first_of_all < number * self.span
             and (number + 1) * self.span - 1 <= whole[-1]
         ]
         kept = self.kept(lambda second: second // self.span, self.spans)
@@ -373,7 +385,8 @@ class Reference:
             line |= {f"recent_{name}": count for name, count in recent.items()}
             line |= {f"total_{name}": count for name, count in total.items()}
             lines.append(line)
-        return {"count": len(found), "seconds": length, "is_complete": is_complete, "all": lines}
+        columns = {name: [line[name] for line in lines] for name in CHANNEL_COLUMNS}
+        return {"count": len(found), "seconds": length, "is_complete": is_complete, "all": columns}
 
     def chips(self):
         found = defaultdict(Counter)

@@ -1,12 +1,8 @@
-"""Alarms are raised once and cleared once, and their rules are checked."""
-
-import re
+"""Alarms are raised once and cleared once."""
 
 import pytest
 
-from streamer.errors import StreamError
-from streamer.monitor import Alarms, Monitor, RulesError
-from streamer.monitor.rules import RULES, default_rules
+from streamer.monitor import Alarms, Monitor
 from tests.monitor.streams import START, as_packets, data_word, legacy, simulated, sync_word
 from writer.detector import Detector, Load
 from writer.larpix import DATA_BITS, pack
@@ -97,6 +93,51 @@ def test_io_group_that_never_came():
     assert story(found) == [(3, "raised", "io_group 9"), (11, "raised", "io_group 9")]
 
 
+def test_stream_that_never_begins():
+    """When nothing comes at all, io_groups that have to be there are silent from then on."""
+    monitor, alarms = Monitor(), Alarms({"io_group_silent": {"threshold": 10, "io_groups": [7]}})
+    assert alarms.check(monitor.snapshot()) == [], "nobody said what time it is"
+    assert alarms.check(monitor.snapshot(START)) == []
+    assert alarms.check(monitor.snapshot(START + 10)) == []
+    [event] = alarms.check(monitor.snapshot(START + 11))
+    assert (event.subject, event.raised, event.value) == ("io_group 7", True, 11)
+    monitor.update(*as_packets([message(START + 12, io_group=7)]))
+    [cleared] = alarms.check(monitor.snapshot(START + 12))
+    assert (cleared.subject, cleared.raised) == ("io_group 7", False)
+
+
+def test_io_group_whose_messages_have_no_time():
+    """It is not silent, and nobody knows since when it would be."""
+    monitor, alarms = Monitor(), Alarms({"io_group_silent": {"threshold": 10, "io_groups": [1]}})
+    for k in range(30):
+        monitor.update(*as_packets([message(0)]))
+        assert alarms.check(monitor.snapshot(START + k)) == []
+
+
+def test_io_group_that_never_came_in_a_short_history():
+    """It is awaited from the beginning, also if that is no longer kept."""
+    monitor = Monitor(history=5)
+    alarms = Alarms({"io_group_silent": {"threshold": 10, "io_groups": [9]}})
+    found = []
+    for k in range(13):
+        monitor.update(*as_packets([message(START + k)]))
+        found += alarms.check(monitor.snapshot())
+    assert [(event.subject, event.time - START) for event in found] == [("io_group 9", 11)]
+
+
+def test_reset_does_not_make_an_io_group_silent():
+    """After it, an io_group that has to be there is silent since its last message, not before."""
+    monitor, alarms = Monitor(), Alarms({"io_group_silent": {"threshold": 10, "io_groups": [1]}})
+    for k in range(30):
+        monitor.update(*as_packets([message(START + k)]))
+        assert alarms.check(monitor.snapshot()) == []
+    monitor.reset()
+    monitor.update(*as_packets([message(START + 33, io_group=2)]))
+    assert alarms.check(monitor.snapshot(START + 33)) == []
+    [event] = alarms.check(monitor.snapshot(START + 40))
+    assert event.value == 11
+
+
 def test_stale_sync():
     """It is raised after more than 2.5 s without an S, of an io_group that had one."""
     messages = [message(START + k, HIT, sync=not 5 <= k < 12) for k in range(20)]
@@ -145,6 +186,14 @@ def test_rate_of_a_channel():
     assert alarms.active == []
 
 
+def test_rate_of_a_channel_with_a_short_history():
+    """It needs whole spans of time, and not that all their seconds are shown."""
+    monitor = Monitor(history=4, span=10)
+    monitor.update(*as_packets([message(START + k, *[HIT] * 10) for k in range(25)]))
+    [event] = Alarms({"channel_rate": {"threshold": 5}}).check(monitor.snapshot())
+    assert (event.subject, event.value) == ("1-5-33-12", 10)
+
+
 def test_channel_that_is_gone():
     """After a reset, a channel without hits is not too fast any more."""
     monitor, alarms = Monitor(span=2), Alarms({"channel_rate": {"threshold": 5}})
@@ -181,6 +230,18 @@ def test_faults():
     ]
 
 
+def test_faults_that_are_gone():
+    """After a reset, a kind of which there is none any more is cleared."""
+    monitor, alarms = Monitor(), Alarms({"faults": {"threshold": 0}})
+    monitor.update(*as_packets([message(START), (b"", 1)]))
+    assert len(alarms.check(monitor.snapshot())) == 1
+    monitor.reset()
+    assert alarms.check(monitor.snapshot()) == [], "nothing is known yet"
+    monitor.update(*as_packets([message(START + 1)]))
+    [event] = alarms.check(monitor.snapshot())
+    assert (event.subject, event.raised, event.value) == ("empty", False, 0)
+
+
 def test_nothing_but_faults():
     """They raise an alarm also if no message has a time."""
     monitor, alarms = Monitor(), Alarms()
@@ -212,71 +273,3 @@ def test_without_hysteresis():
     messages = [message(START + k, sync=k not in (5, 6, 7)) for k in range(12)]
     found, _ = events_of(messages, {"sync_stale": {"threshold": 2}})
     assert story(found) == [(7, "raised", "io_group 1"), (8, "cleared", "io_group 1")]
-
-
-# ------------------------------------------------------------------------------- rules
-
-
-def test_default_rules_are_all():
-    """There is a default for every rule."""
-    assert {rule.name for rule in default_rules()} == RULES.keys()
-
-
-def test_rules_of_a_file(tmp_path):
-    """Only the rules in the file count."""
-    path = tmp_path / "rules.toml"
-    path.write_text("[faults]\nthreshold = 1\nseconds = 5\n")
-    alarms = Alarms.from_toml(path)
-    monitor = Monitor()
-    monitor.update(*as_packets([message(START), (b"", 1)]))
-    assert alarms.check(monitor.snapshot(START + 100)) == []
-    monitor.update(*as_packets([(b"", 1)]))
-    [event] = alarms.check(monitor.snapshot(START + 100))
-    assert event.name == "faults"
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("[silence]\nthreshold = 1", "there is no rule 'silence', only io_group_silent, sync_"),
-        ("[faults]\nseconds = 1", "faults.threshold is missing"),
-        ("[faults]\nthreshold = '1'", "faults.threshold must be a number, not '1'"),
-        ("[faults]\nthreshold = true", "faults.threshold must be a number, not True"),
-        ("[faults]\nthreshold = nan", "faults.threshold must be a number, not nan"),
-        ("[faults]\nthreshold = 1\nclear = []", r"faults.clear must be a number, not \[\]"),
-        ("[faults]\nthreshold = 1\nclear = 2", "faults.clear is above faults.threshold"),
-        ("[faults]\nthreshold = 1\nleast = 2", "faults.least is unknown; faults has threshold, "),
-        ("[faults]\nthreshold = 1\nseconds = 0", "faults.seconds must be a whole number from 1"),
-        ("[faults]\nthreshold = 1\nseconds = 1.5", "faults.seconds must be a whole number"),
-        ("[sync_stale]\nthreshold = 1\nio_groups = 3", "sync_stale.io_groups must be a list"),
-        ("[sync_stale]\nthreshold = 1\nio_groups = [256]", "sync_stale.io_groups must be a list"),
-        ("[sync_stale]\nthreshold = 1\nio_groups = [true]", "sync_stale.io_groups must be a list"),
-        ("faults = 1", "faults must be a table with a threshold, not 1"),
-        ("[faults", "rules of alarms are not TOML"),
-    ],
-)
-def test_rules_that_are_wrong(tmp_path, text, said):
-    """The error names the file, the rule and the key, and what it should be."""
-    path = tmp_path / "rules.toml"
-    path.write_text(text)
-    with pytest.raises(RulesError, match=f"^{re.escape(str(path))}: {said}") as caught:
-        Alarms.from_toml(path)
-    assert isinstance(caught.value, StreamError)
-    assert isinstance(caught.value, ValueError)
-
-
-@pytest.mark.parametrize(
-    ("make", "said"),
-    [
-        (lambda path: None, "cannot be read: No such file"),
-        (lambda path: path.mkdir(), "cannot be read: Is a directory"),
-        (lambda path: path.write_bytes(b"\xff\xfe"), "are not TOML"),
-    ],
-    ids=["absent", "a folder", "no text"],
-)
-def test_file_that_cannot_be_read(tmp_path, make, said):
-    """So it is with a file that cannot be read."""
-    path = tmp_path / "rules.toml"
-    make(path)
-    with pytest.raises(RulesError, match=said):
-        Alarms.from_toml(path)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from functools import reduce
 from importlib.util import find_spec
+from itertools import product
 from math import isclose
 from pathlib import Path
 
@@ -178,6 +179,50 @@ def test_batches_do_not_matter(data, seed, count):
     cut = as_packets(messages, cut_at(data.draw, count))
     assert everything(monitored(cut, **SMALL)) == whole
     assert everything(monitored([Packets.concatenate(cut)], **SMALL)) == whole
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_triggers_across_parts(engine):
+    """Hits find their trigger in whatever part it was: each order of five, in any grouping."""
+    options = {"engine": engine, "history": 2, "spans": 1, "trigger_reach": 2}
+    for order in product("hT", repeat=5):
+        words = {
+            "h": lambda k: data_word(pack(DATA_BITS, chip_id=11, timestamp=10 * k), 1, 0),
+            "T": lambda k: trigger_word(2, 10 * k),
+        }
+        messages = [(legacy([words[one](k)], START), 1) for k, one in enumerate(order)]
+        parts = as_packets(messages, range(1, 5))
+        whole = everything(monitored(parts, **options))
+        from_left = [monitored([part], **options) for part in parts]
+        reduce(lambda one, two: one.merge(two) or one, from_left)
+        from_right = [monitored([part], **options) for part in parts]
+        reduce(lambda two, one: one.merge(two) or one, reversed(from_right))
+        assert everything(from_left[0]) == everything(from_right[0]) == whole, order
+
+
+@pytest.mark.parametrize("seconds", [(0, 0), (0, 5), (5, 0)])
+def test_many_hits_of_one_channel_in_parts(seconds):
+    """Sums that were taken out of a full number are added too, also to those of another time."""
+    hit = data_word(pack(DATA_BITS, chip_id=11, dataword=255), 1, 0)
+    options = {"history": 2, "span": 1, "spans": 1}
+    parts = as_packets([(legacy([hit] * 2_500, START + k), 1) for k in seconds], [1])
+    one, two = (monitored([part], **options) for part in parts)
+    one.merge(two)
+    assert everything(one) == everything(monitored(parts, **options))
+    assert one.snapshot().channels.total["adc_square_sum"].tolist() == [5_000 * 255**2]
+
+
+def test_ages_and_dates_of_parts():
+    """The last sync of a part counts when its second is no longer kept, and wrong dates too."""
+    first = as_packets([hits_at(START)])
+    second = as_packets([(legacy([sync_word("S", 10**7)], START + 1), 1)])
+    second += as_packets([hits_at(START + k) for k in range(2, 30)])
+    one, two = monitored(first, history=5), monitored(second, history=5)
+    two.update(*as_packets([hits_at(START + 9_000), hits_at(0)]), arrived=START + 30)
+    one.merge(two)
+    snapshot = one.snapshot()
+    assert snapshot.sync_age.tolist() == [29]
+    assert (snapshot.misdated, snapshot.undated) == (1, 1)
 
 
 def test_merged_monitor_goes_on():
@@ -375,6 +420,19 @@ def test_json():
     assert "histograms" not in found
 
 
+def test_json_of_all_channels():
+    """All channels are columns, of little more than the numbers in them; and strict JSON."""
+    snapshot = monitored(as_packets(simulated("module0", 0.5))).snapshot()
+    text = snapshot.to_json(channels=None, histograms=False)
+    found = json.loads(text, parse_constant=pytest.fail)
+    assert found == snapshot.as_dict(channels=None, histograms=False)
+    table = snapshot.channels
+    assert found["channels"]["all"]["total_data"] == table.total["data"].tolist()
+    assert found["channels"]["all"]["channel_id"] == table.address["channel_id"].tolist()
+    others = len(snapshot.to_json(channels=0, histograms=False))
+    assert len(text) - others < 200 * len(table)
+
+
 def test_reset():
     """Nothing of before is left, not even what a trigger or a fault would be compared with."""
     parts = as_packets(Random(4, garbage=0.1).messages(200), [100])
@@ -424,6 +482,20 @@ def test_list_of_noisy_channels():
     snapshot = monitored(as_packets(messages)).snapshot()
     assert snapshot.noisy(35) == {"1-1-11": [4]}
     assert snapshot.noisy(5) == {"1-1-11": [3, 4]}
+    assert Monitor().snapshot().noisy(5) == {}
+
+
+def test_noisy_channel_that_is_read_out_by_several_io_channels():
+    """Its rate is that of all its hits, by whatever io_channel of its tile they come."""
+    hit = pack(DATA_BITS, chip_id=11, channel_id=3, dataword=50)
+    messages = [
+        (legacy([data_word(hit, io_channel, 0)] * 3, START + k), 1)
+        for k in range(40)
+        for io_channel in (1, 4, 5)
+    ]
+    snapshot = monitored(as_packets(messages)).snapshot()
+    assert snapshot.noisy(5) == {"1-1-11": [3]}
+    assert snapshot.noisy(2) == {"1-1-11": [3], "1-2-11": [3]}
 
 
 def test_invalid_addresses():
@@ -558,6 +630,27 @@ except ImportError as error:
     assert "numba" in said
 
 
+def test_numba_that_may_not_compile():
+    """With its own switch off, numpy counts; only who asks for numba is told why."""
+    source = """
+import os
+os.environ["NUMBA_DISABLE_JIT"] = "1"
+from streamer.monitor import Monitor
+from tests.monitor.streams import as_packets, simulated
+monitor = Monitor()
+monitor.update(*as_packets(simulated("tile", 0.2)))
+print(int(monitor.snapshot().totals["data"].sum()))
+try:
+    Monitor(engine="numba")
+except ImportError as error:
+    print(error)
+"""
+    expected = monitored(as_packets(simulated("tile", 0.2))).snapshot().totals["data"].sum()
+    count, said = run(source).splitlines()
+    assert int(count) == expected
+    assert "numba" in said
+
+
 def test_numba_is_loaded_when_it_is_used():
     """To import the package takes no longer because numba is installed."""
     source = "import sys, streamer.monitor; print('numba' in sys.modules)"
@@ -572,6 +665,20 @@ def test_code_that_cannot_be_kept():
     found = {}
     exec("def double(number): return 2 * number", found)  # which is in no file
     assert compiled(found["double"])(21) == 42
+
+
+@needs_numba
+def test_place_for_compiled_code_that_is_spoiled(tmp_path, monkeypatch):
+    """Where its disk is full, or what it holds is broken, code is compiled anew."""
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    use = "import streamer.monitor.fetching"  # compiles a little
+    run(f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500)); {use}")
+    run(use)
+    kept = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert kept
+    for path in kept:
+        path.write_bytes(b"")
+    run(use)
 
 
 # --------------------------------------------------------------------------------- memory
