@@ -26,6 +26,7 @@ from matplotlib.figure import Figure
 from streamer import Packets, tail
 from streamer.events import Event, GapBuilder, TriggerBuilder, WindowBuilder, events
 from streamer.geometry import Geometry
+from streamer.monitor import Monitor
 from tests import window
 from writer import RawWriter
 from writer.simulate import LOADS, Detector, simulate
@@ -40,6 +41,7 @@ ARGUMENTS = {
     "data_quality.py": ["--page", "{}/page.png"],
     "event_display.py": ["--save", "{}/event.png"],
     "hits_to_awkward.py": ["{}/events.parquet", "--until", "finished"],
+    "pixel_maps.py": ["{}/maps.png", "--until", "finished"],
 }
 #: A line of data_quality.py with rates of a second, as it prints while the run goes on.
 RATES = re.compile(r"^\d\d:\d\d:\d\d +([\d,]+) messages/s +([\d,]+) hits/s ", re.MULTILINE)
@@ -490,6 +492,64 @@ def test_hits_to_awkward_keeps_what_there_is_at_ctrl_c():
     assert [*module("hits_to_awkward").until_ctrl_c(events())] == [1, 2]
 
 
+# ------------------------------------------------------------------- maps of the pixels
+
+
+def test_pixel_maps_draws_three_maps(live: Run):
+    """Of the run, whole: mean and RMS of the ADC, and the rate."""
+    assert colours_of(pixels_of(live.folder / "maps.png")) > 50
+
+
+def test_pixel_maps_tell_each_pixel(live: Run, tmp_path: Path):
+    """Of each pixel what its hits are like, whichever io_channel of its tile they came by."""
+    maps_of = module("pixel_maps")
+    geometry = Geometry.load(geometry_file(tmp_path))
+    monitor, adcs = Monitor(), {}
+    for packets in live.packets():
+        monitor.update(packets)
+        hits = packets.is_data & (packets.valid_parity == 1)
+        places = geometry.places(
+            *(getattr(packets, name)[hits] for name in ("io_group", "io_channel", "chip_id")),
+            packets.channel_id[hits],
+        )
+        for pixel, adc in zip(places.pixel.tolist(), packets.dataword[hits], strict=True):
+            adcs.setdefault(pixel, []).append(int(adc))
+    adcs.pop(-1, None)
+    assert adcs
+    mean, rms, rate = maps_of.by_pixel(monitor.snapshot().channels, geometry, 10).values()
+    assert {*np.flatnonzero(np.isfinite(mean)).tolist()} == adcs.keys()
+    for pixel, values in adcs.items():
+        assert mean[pixel] == pytest.approx(np.mean(values))
+        assert rms[pixel] == pytest.approx(np.std(values), abs=1e-6)
+        assert rate[pixel] >= len(values) / 10  # hits with invalid parity are in the rate too
+
+
+def test_pixel_maps_with_a_geometry(finished: Path, run, tmp_path: Path):
+    """Pixels are where the file says; how many channels have none is in the title."""
+    done = run("pixel_maps.py", finished, "a.png", "--geometry", geometry_file(tmp_path))
+    assert done.end is None
+    assert done.out == "maps: a.png\n"
+    assert colours_of(pixels_of(tmp_path / "a.png")) > 50
+
+
+def test_pixel_maps_without_a_geometry(finished: Path, run, tmp_path: Path):
+    """They are drawn on a plain grid of what there was."""
+    assert run("pixel_maps.py", finished, "a.png").end is None
+    assert colours_of(pixels_of(tmp_path / "a.png")) > 50
+
+
+def test_pixel_maps_grid_has_no_chips_of_damaged_packets(live: Run):
+    """It is of the io_groups, tiles and chips that the detector has."""
+    monitor = Monitor()
+    for packets in live.packets():
+        monitor.update(packets)
+    grid = module("pixel_maps").grid(monitor.snapshot().channels)
+    pixels = grid.pixels()
+    assert {*pixels.io_group} == {1}
+    assert pixels.chip_id.min() >= 11
+    assert pixels.chip_id.max() <= 110
+
+
 # ------------------------------------------------------------------- what people run into
 
 
@@ -545,6 +605,7 @@ def hide(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("event_display.py", [], "matplotlib", "pip install matplotlib"),
         ("data_quality.py", ["--page", "page.png"], "matplotlib", "pip install matplotlib"),
+        ("pixel_maps.py", ["a.png"], "matplotlib", "pip install matplotlib"),
         ("hits_to_awkward.py", [], "awkward", "awkward is missing: pip install awkward"),
         ("hits_to_awkward.py", [], "pyarrow", "pyarrow is missing: pip install awkward pyarrow"),
     ],
@@ -591,6 +652,10 @@ def test_data_quality_needs_no_matplotlib_for_its_tables(live: Run, run, monkeyp
             ["absent/a.parquet"],
             "error: absent/a.parquet: there is no folder",
         ),
+        ("pixel_maps.py", ["a.xyz"], "error: a.xyz: give the name of a .png"),
+        ("pixel_maps.py", ["folder.png"], "error: [Errno 21] Is a directory: "),
+        ("pixel_maps.py", ["a.png", "--geometry", "absent"], "error: absent: "),
+        ("pixel_maps.py", ["a.png", "--asic", "v9"], "error: asic must be one of"),
         ("data_quality.py", ["--rules", "absent"], "error: absent: "),
         ("data_quality.py", ["--asic", "v9"], "error: asic must be one of"),
     ],
@@ -608,15 +673,23 @@ def test_what_is_no_raw_file_is_said_in_a_line(name: str, run, tmp_path: Path):
     """So it is with a file that is not one of the DAQ."""
     path = tmp_path / "raw.h5"
     path.write_text("not HDF5\n" * 100)
-    done = run(name, path, *{"event_display.py": ["--save", "a.png"]}.get(name, []))
+    arguments = {"event_display.py": ["--save", "a.png"], "pixel_maps.py": ["a.png"]}
+    done = run(name, path, *arguments.get(name, []))
     assert done.end.startswith(f"error: {path}: not a LArPix raw file")
 
 
-@pytest.mark.parametrize("name", ["data_quality.py", "event_display.py", "hits_to_awkward.py"])
+@pytest.mark.parametrize(
+    "name", ["data_quality.py", "event_display.py", "hits_to_awkward.py", "pixel_maps.py"]
+)
 def test_run_without_messages_is_no_trouble(name: str, run, tmp_path: Path):
     """A run that was ended before anything came gives a word, and no trace."""
     RawWriter(tmp_path / "raw.h5").close()
-    arguments = {"event_display.py": ["--save", "a.png"], "data_quality.py": ["--page", "a.png"]}
+    arguments = {
+        "event_display.py": ["--save", "a.png"],
+        "data_quality.py": ["--page", "a.png"],
+        "pixel_maps.py": ["a.png"],
+    }
     done = run(name, tmp_path / "raw.h5", *arguments.get(name, []))
-    assert done.end is None or done.end.startswith(("there are no events", "no event of"))
+    said = ("there are no events", "no event of", "there is nothing to draw")
+    assert done.end is None or done.end.startswith(said)
     assert not (tmp_path / "a.png").exists()

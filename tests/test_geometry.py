@@ -481,6 +481,12 @@ def test_grid_that_cannot_be_is_refused(arguments: dict, said: str):
         Geometry.grid(**arguments)
 
 
+def test_grid_takes_numbers_of_numpy():
+    """As they come out of a column."""
+    grid = Geometry.grid(io_groups=np.uint8(2), tiles=np.int64(1), chips=range(np.uint8(3), 5))
+    assert grid.n_pixels == 2 * 2 * 64
+
+
 def test_grid_has_the_channels_of_the_simulated_detector():
     """Its hot channels are all mapped in a grid of the size of 2x2."""
     grid = Geometry.grid(io_groups=8, tiles=8, chips=range(11, 111))

@@ -39,8 +39,8 @@ def grid_modules(*, io_groups: int, tiles: int, chips: range, pitch: float) -> l
     >>> first.layout, second.offset
     (<Layout of 6,400 pixels: no file>, (352.0, 0.0, 0.0))
     """
-    _check("io_groups", io_groups, IO_GROUPS)
-    _check("tiles", tiles, TILES)
+    io_groups = _number("io_groups", io_groups, IO_GROUPS)
+    tiles = _number("tiles", tiles, TILES)
     if len(chips) == 0 or not 0 <= min(chips) <= max(chips) < CHIPS:
         msg = f"chips must be a range of chip ids from 0 to {CHIPS - 1}, not {chips!r}"
         raise GeometryError(msg)
@@ -75,7 +75,9 @@ def grid_modules(*, io_groups: int, tiles: int, chips: range, pitch: float) -> l
     ]
 
 
-def _check(name: str, value: int, most: int) -> None:
-    if type(value) is not int or not 1 <= value <= most:
+def _number(name: str, value: int, most: int) -> int:
+    is_number = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not (is_number and 1 <= value <= most):
         msg = f"{name} must be a number from 1 to {most}, not {value!r}"
         raise GeometryError(msg)
+    return int(value)
