@@ -143,7 +143,7 @@ class GuardedFile(io.RawIOBase):
         size = int.from_bytes(os.pread(self._fd, 8, place + 8), "little")
         if size <= os.fstat(self._fd).st_size:
             collection = os.pread(self._fd, size, place)
-            if is_sound(collection):
+            if is_sound(collection, size):
                 return collection
         msg = f"the heap collection at {place} is damaged, or not completely written"
         raise OSError(msg)

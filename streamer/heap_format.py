@@ -76,9 +76,18 @@ def read_object(block: memoryview | bytes, at: int) -> tuple[int, int]:
     return index, length
 
 
-def is_sound(collection: bytes) -> bool:
-    """Tell whether the objects of a whole collection fill it exactly, the free space included."""
-    size = len(collection)
+def is_sound(collection: bytes, size: int) -> bool:
+    """Tell whether a collection is all there, and its objects and free space fill it exactly.
+
+    Parameters
+    ----------
+    collection
+        What there is of it.
+    size
+        How many bytes it says that it has.
+    """
+    if len(collection) < size:
+        return False
     place = HEADER
     while place + HEADER <= size:
         index, length = read_object(collection, place)

@@ -152,7 +152,7 @@ class Salvage(SalvageColumns):
                 head = os.pread(self._fd, 16, address)
                 size = int.from_bytes(head[8:], "little")
                 sound = head.startswith(b"GCOL\x01") and size <= there
-                if not sound or not is_sound(os.pread(self._fd, size, address)):
+                if not sound or not is_sound(os.pread(self._fd, size, address), size):
                     self.damaged = True
         self._checked = set(addresses)
 

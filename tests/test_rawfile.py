@@ -29,6 +29,8 @@ from streamer.errors import (
     StreamError,
 )
 from streamer.handle import Handle
+from streamer.heap_format import HEADER as HEAP_HEADER
+from streamer.heap_format import read_object, span
 from streamer.retry import Patience
 from writer import RawWriter
 
@@ -603,6 +605,21 @@ def test_half_written_collection_does_not_hang(tmp_path: Path):
     """Zeros in the collection of the attributes' texts, in which HDF5 turns for ever."""
     path = make(tmp_path / "raw.h5", 100)
     half_write(path, path.read_bytes().index(b"GCOL"))
+    assert end_of_opening(path) in ("NotReady\n", "RowUnreadable\n")
+
+
+@pytest.mark.parametrize("left", [0, 8])
+def test_collection_cut_between_two_messages_does_not_hang(left: int, tmp_path: Path):
+    """What there is of it is sound, but HDF5 takes what is not there for zeros."""
+    path = make(tmp_path / "raw.h5", 900)
+    image = path.read_bytes()
+    start = image.index(b"GCOL")
+    size = int.from_bytes(image[start + 8 : start + 16], "little")
+    place = start + HEAP_HEADER
+    while place < size:  # so that the file has as many bytes, from its beginning on
+        place += span(read_object(image, place)[1])
+    assert place + left < start + size
+    path.write_bytes(image[: place + left])
     assert end_of_opening(path) in ("NotReady\n", "RowUnreadable\n")
 
 
