@@ -63,8 +63,9 @@ The parts, from packets to alarms. `metrics` leads through all of it.
   the loops of ``kernels`` and ``fetching``, if there is numba.
 - ``marks``, ``triggers``, ``successive``: which hits, and triggers, come after a trigger.
 - ``counters``: what is counted of an io_group; ``recent``: by second and span of time.
-- ``store``, ``channels``: what is counted of a channel, in the memory of ``places``, and of
-  ``spills`` what would overflow there. ``addresses``: channels as numbers. ``faults``.
+- ``store``, ``channels``: what is counted of a channel, in the memory of ``places``; what would
+  overflow there, and what damaged packets name, is ``sparse``. ``addresses``: channels as
+  numbers. ``faults``.
 - ``take``: a snapshot, with seconds of ``axis``, and channels summed up by ``columns``;
   ``snapshot`` and ``tables``: what it is.
 - ``rules``, ``alarms``: what somebody should know of at once.

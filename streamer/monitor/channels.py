@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from streamer.monitor.places import PACKED_FULL, packed_hits, unpacked
 from streamer.monitor.recent import REST
-from streamer.monitor.store import PACKED, Store
+from streamer.monitor.store import CHIP_COUNTERS, PACKED, Store
 
 __all__ = ["Channels"]
 
@@ -53,10 +53,14 @@ class Channels(Store):
             (H,) u1: FIFO flags, bits 0 and 1 local, bits 2 and 3 shared.
         """
         self.touch(slots)
+        of = slots.take(which)
+        if adc is None and not (known := self.known(chips)).all():
+            stray = ~known
+            self.count_strays(chips[stray], channel_id[stray], of[stray], flags[stray])
+            chips, channel_id, of, flags = chips[known], channel_id[known], of[known], flags[known]
         where = self.numbers(chips).astype(np.int64)
         where <<= 6
         where |= channel_id
-        of = slots.take(which)
         bits = [np.flatnonzero(flags & np.uint8(1 << bit)) for bit in range(4)]
         every = np.arange(len(where) if adc is None else 0)
         for counter, some in enumerate([every, *bits]):
@@ -86,6 +90,21 @@ class Channels(Store):
                 self.spill(*np.divmod(full, size), packed[full])
                 packed[full] = 0
 
+    def count_strays(
+        self,
+        chips: NDArray[np.uint32],
+        channel_id: NDArray[np.integer],
+        slots: NDArray[np.int64],
+        flags: NDArray[np.uint8],
+    ) -> None:
+        """Count data packets with invalid parity of chips without a number; all are (H,)."""
+        where = chips.astype(np.int64) << 6 | channel_id
+        self.strays.add(slots, where, 0, 1)
+        for bit in range(4):
+            some = flags & np.uint8(1 << bit) != 0
+            self.strays.add(slots[some], where[some], 1 + bit, 1)
+        self.stray_chips.add(0, np.unique(chips).astype(np.int64), 0, 0)
+
     def touch(self, slots: NDArray[np.int64]) -> None:
         """Say in which slots something may be counted."""
         self.changes[slots] += 1
@@ -94,12 +113,27 @@ class Channels(Store):
         self, slots: NDArray[np.int64], places: NDArray[np.int64], packed: NDArray[np.int64]
     ) -> None:
         """Count what was taken out of numbers that were full; all of (K,)."""
-        self.spills.put_packed(slots, places, packed)
+        for counter in range(PACKED):
+            self.spills.add(slots, places, counter, unpacked(packed, counter))
 
-    def count_on_chips(self, chips: NDArray[np.uint32], counts: NDArray[np.int64]) -> None:
-        """Count packets that are no data: of chips (H,), in columns (H, len(CHIP_COUNTERS))."""
-        numbers = self.numbers(chips)
-        np.add.at(self._chip_sums, numbers, counts)
+    def count_on_chips(
+        self, chips: NDArray[np.uint32], counts: NDArray[np.int64], is_valid: NDArray[np.bool_]
+    ) -> None:
+        """Count packets that are no data.
+
+        Parameters
+        ----------
+        chips, is_valid
+            (H,): the chip of each packet, and whether its parity is valid.
+        counts
+            (H, len(CHIP_COUNTERS)) i8
+        """
+        self.numbers(chips[is_valid])
+        known = self.known(chips)
+        np.add.at(self._chip_sums, self.numbers(chips[known]), counts[known])
+        strays = chips[~known].astype(np.int64)
+        for counter in range(len(CHIP_COUNTERS)):
+            self.stray_chips.add(0, strays, counter, counts[~known, counter])
 
     # --------------------------------------------------------------------------- slots
 
@@ -111,9 +145,14 @@ class Channels(Store):
         for counter in range(PACKED):
             self.sums[counter, chips] += unpacked(packed, counter)
         self.packed[slot, chips] = 0
-        places, counts = self.spilled(slot, chips)
-        self.sums.reshape(PACKED, -1)[:, places] += counts.T
-        self.spills.drop(slot, places)
+        spilled = self.spills.read(slot)
+        of_group = np.isin(spilled.places >> 6, chips)
+        self.spills.drop(of_group, slot)
+        self.put(spilled.where(of_group).moved(REST))
+        strays = self.strays.read(slot)
+        of_group = strays.places >> 22 == io_group
+        self.strays.drop(of_group, slot)
+        self.strays.add(*strays.where(of_group).moved(REST))
         for few in self.few[:, slot]:
             few[chips[few[chips].any(axis=1)]] = 0
 
@@ -128,13 +167,20 @@ class Channels(Store):
             Of each io_group: slots of the other one, and which slot each of them is here.
         """
         numbers = np.append(0, self.numbers(other.chips)).astype(np.int64)
-        self.count_on_chips(other.chips, other.chip_sums)
+        self._chip_sums[numbers[1:]] += other.chip_sums
         self.sums[:, numbers[1:]] += other.sums[:, 1 : other._count]
         self.few_sums[:, numbers[1:]] += other.few_sums[:, 1 : other._count]
         for io_group, places in slots.items():
             theirs = 1 + np.flatnonzero(other.chips >> 16 == io_group)
             for their_slot, slot in places.items():
                 self._merge_slot(other, theirs, their_slot, numbers, slot)
+        strays = other.strays.read()
+        mine = np.zeros((256, 1 + other.spans), np.int64)
+        for io_group, places in slots.items():
+            mine[io_group, list(places)] = list(places.values())
+        self.strays.add(mine[strays.places >> 22, strays.slots], *strays[1:])
+        self.stray_chips.add(*other.stray_chips.read())
+        self._take_over()
 
     def _merge_slot(
         self,
@@ -147,17 +193,16 @@ class Channels(Store):
         """Add a slot of some of another one's chips, whose numbers here are given for all."""
         mine = numbers[theirs]
         packed = other.packed[their_slot, theirs]
-        places, counts = other.spilled(their_slot, theirs)
-        places = numbers[places >> 6] << 6 | places & 63
+        spilled = other.spilled(their_slot, theirs).moved(slot)
+        spilled.places[:] = numbers[spilled.places >> 6] << 6 | spilled.places & 63
+        self.put(spilled)
         if slot == REST:
             for counter in range(PACKED):
                 self.sums[counter, mine] += unpacked(packed, counter)
-            self.sums.reshape(PACKED, -1)[:, places] += counts.T
             return
         self.touch(np.array([slot]))
         self.few[:, slot, mine] += other.few[:, their_slot, theirs]
         self.packed[slot, mine] += packed
-        self.spills.put(slot, places, counts)
         full = np.flatnonzero(self.packed[slot] & PACKED_FULL)
         flat = self.packed[slot].reshape(-1)
         self.spill(np.full(len(full), slot), full, flat[full])

@@ -41,7 +41,7 @@ def count_hits(
 ) -> NDArray[np.int64]:
     """Count the data packets; as `streamer.monitor.hits.count_hits`."""
     words, state = packets.decoded.words, triggers.state
-    where, rest = _located(packets, runs, sorts, tables, channels)
+    where, strays, rest = _located(packets, runs, sorts, tables, channels)
     channels.touch(tables.slots)
     places = channels.places
     size = places.packed[0].size
@@ -73,6 +73,7 @@ def count_hits(
         spilled,
     )
     channels.spill(*spilled[:, :spills])
+    _count_strays(packets, strays, sorts[runs.at(strays)], tables, channels)
     add_codes(tables, codes, io_channels)
     for name in ("parity_errors", "data_parity_errors"):
         tables.counts[:, COUNTER[name]] += bad
@@ -89,8 +90,8 @@ def _located(
     sorts: NDArray[np.int64],
     tables: Tables,
     channels: Channels,
-) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """Find the place of each data packet, and the packets of chips that are no data."""
+) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int64]]:
+    """Find the place of each data packet; those that have none; and packets that are no data."""
     words = packets.decoded.words
     where = np.zeros(len(packets) + AHEAD, np.int32)
     arguments = (
@@ -101,15 +102,43 @@ def _located(
         where,
     )
     unknown, no_data = locate(*arguments)
-    if unknown:
-        index = np.flatnonzero(where[: len(packets)] == NO_CHIP)
-        io_groups = tables.io_groups[sorts[runs.at(index)]]
-        chip_ids = (words.packets[index] >> np.uint64(2)).astype(np.uint8)
-        channels.numbers(chip_keys(io_groups, words.io_channels[index], chip_ids))
-        locate(*arguments)
-    if not no_data:
-        return where, np.empty(0, np.int64)
-    return where, np.flatnonzero(where == NO_DATA)
+    strays = _at(where, NO_CHIP, unknown)
+    good = strays[packets.valid_parity[strays] != 0]
+    if len(good):
+        channels.numbers(_chips(packets, good, sorts[runs.at(good)], tables))
+        unknown, _ = locate(*arguments)
+        strays = _at(where, NO_CHIP, unknown)
+    return where, strays, _at(where, NO_DATA, no_data)
+
+
+def _at(where: NDArray[np.int32], sign: int, count: int) -> NDArray[np.int64]:
+    """Return which packets have a sign instead of a place, if any have."""
+    return np.flatnonzero(where == sign) if count else np.empty(0, np.int64)
+
+
+def _chips(
+    packets: Packets, index: NDArray[np.int64], of: NDArray[np.int64], tables: Tables
+) -> NDArray[np.uint32]:
+    """Return the chips of packets, whose sorts are given."""
+    words = packets.decoded.words
+    chip_ids = (words.packets[index] >> np.uint64(2)).astype(np.uint8)
+    return chip_keys(tables.io_groups[of], words.io_channels[index], chip_ids)
+
+
+def _count_strays(
+    packets: Packets,
+    index: NDArray[np.int64],
+    of: NDArray[np.int64],
+    tables: Tables,
+    channels: Channels,
+) -> None:
+    """Count packets by channel that have no place, whose sorts are given."""
+    if len(index):
+        numbers = packets.decoded.words.packets[index]
+        channel_id = (numbers >> np.uint64(10)).astype(np.int64) & 63
+        flags = (numbers >> np.uint64(58)).astype(np.uint8) & np.uint8(15)
+        chips = _chips(packets, index, of, tables)
+        channels.count_strays(chips, channel_id, tables.slots[of], flags)
 
 
 def _fixed(*arrays: NDArray[Any]) -> tuple[NDArray[Any], ...]:

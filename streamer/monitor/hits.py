@@ -166,7 +166,8 @@ def count_hits(
     is_rest = ~is_data
     is_rest[words.others.places] = False
     is_valid = packets.valid_parity.view(np.bool_)
-    for part, is_good in (((is_data & ~is_valid), False), ((is_data & is_valid), True)):
+    # Those with valid parity first: then the chips that there are are known.
+    for part, is_good in (((is_data & is_valid), True), ((is_data & ~is_valid), False)):
         index = np.flatnonzero(part)
         if not len(index) and not (is_good and len(marks.places)):
             continue

@@ -13,10 +13,10 @@ from streamer.monitor.recent import REST
 
 __all__ = ["AHEAD", "NO_CHIP", "NO_DATA", "OTHER", "count", "locate"]
 
-#: Instead of a place: of packets of no chip, of packets that are no data, of unknown chips.
+#: Instead of a place: of packets of no chip, that are no data, of chips without a number.
 OTHER: Final = -1
 NO_DATA: Final = -2
-NO_CHIP: Final = 0
+NO_CHIP: Final = -3
 #: The counters of a channel are asked for so many packets before they are needed.
 AHEAD: Final = 24
 
@@ -127,7 +127,12 @@ def count(
             fetch(packed, base + where[p + AHEAD])
             place = where[p]
             if place < 0:
-                if p == mark_places[mark]:
+                if place == NO_CHIP:  # what is left of these has invalid parity
+                    number = np.int64(packets[p])
+                    by_code[sort, number >> 58 & 31] += 1
+                    by_io_channel[sort, io_channels[p]] += 1
+                    bad[sort] += 1
+                elif p == mark_places[mark]:
                     of = mark_groups[mark]
                     fired[of] = True
                     last_ticks[of] = mark_ticks[mark]

@@ -69,10 +69,10 @@ class Monitor:
 
     Notes
     -----
-    Memory grows with the chips that were seen, by some 15,000 bytes each with 64 channels, and
-    not with the length of the run. But a packet whose address was damaged on its way names a
-    chip that does not exist, which is counted as one more: so where many packets have invalid
-    parity, memory goes on growing until each chip_id of each io_channel was seen.
+    Memory grows with the chips that there are, by some 15,000 bytes each with 64 channels, and
+    not with the length of the run. A packet with a damaged address may name a chip that does not
+    exist. Of one without any packet of valid parity, each channel takes some 20 bytes, and a
+    line in a snapshot; but two wrong bits leave parity valid, and take as much as a chip.
 
     How many messages were lost cannot be known: they bear no number. Seconds without messages
     or syncs, truncated messages and full FIFOs hint at it.
@@ -138,7 +138,7 @@ class Monitor:
         self._successive = Successive()
 
     def __repr__(self) -> str:
-        groups, chips = len(self._seconds.io_groups), len(self._channels.chips)
+        groups, chips = len(self._seconds.io_groups), len(self._channels.chips_seen()[0])
         return f"<Monitor: {groups} io_groups, {chips:,} chips>"
 
     def update(self, packets: Packets, *, arrived: float | None = None) -> None:

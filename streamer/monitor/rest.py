@@ -133,7 +133,7 @@ def count_rest(
         tables.io_groups[of], words.io_channels[index], (numbers >> _CHIP).astype(np.uint8)
     )
     columns = [found[name] for name in CHIP_COUNTERS]
-    channels.count_on_chips(chips, np.stack(columns, axis=1).astype(np.int64))
+    channels.count_on_chips(chips, np.stack(columns, axis=1).astype(np.int64), ~is_bad)
     found |= {
         "config_write": is_write,
         "config_read": is_read,

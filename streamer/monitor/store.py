@@ -4,6 +4,10 @@ The address of a channel is an io_group, io_channel, chip_id and channel_id: 30 
 which has up to 64 channels, is given a number when it is first seen, and counters are arrays
 over these numbers and channels. So memory grows with the chips that there are, whatever their
 addresses.
+
+But a packet whose address was damaged on its way names any chip. It has invalid parity, if one
+bit is wrong: so a chip is given a number when a packet with valid parity has named it. What was
+counted of it before, or of one that does not exist, is kept sparsely: as strays.
 """
 
 from __future__ import annotations
@@ -15,7 +19,8 @@ from numpy.typing import NDArray
 
 from streamer.monitor.addresses import CHANNELS
 from streamer.monitor.places import Places, zeros
-from streamer.monitor.spills import Spills
+from streamer.monitor.recent import REST
+from streamer.monitor.sparse import Entries, Sparse
 
 __all__ = ["CHANNEL_COUNTERS", "CHIP_COUNTERS", "FEW", "PACKED", "Store"]
 
@@ -63,10 +68,15 @@ class Store:
     ----------
     packed, few, few_sums : NDArray
         As of `streamer.monitor.places.Places`.
-    spills : Spills
-        What was taken out of `packed`.
+    spills : Sparse
+        What was taken out of `packed`, by slot and place.
     sums : NDArray
         (3, chips, 64) i8: of the counters that are packed, what is in no slot any more.
+    strays : Sparse
+        By slot and address of a channel, the counters of `FEW`: data packets with invalid
+        parity of chips that have no number, and their FIFO flags.
+    stray_chips : Sparse
+        By address, without slots, the `CHIP_COUNTERS` of all chips that have no number.
     changes : NDArray
         (1 + spans,) i8: how often something in a slot may have changed.
 
@@ -87,7 +97,7 @@ class Store:
         self._chip_sums = np.zeros((_ROOM, len(CHIP_COUNTERS)), np.int64)
         self._count = 1
         self.packed = zeros((1 + spans, _ROOM, CHANNELS), np.int64)
-        self.spills = Spills()
+        self.spills, self.strays, self.stray_chips = Sparse(), Sparse(), Sparse()
         self.few = zeros((len(FEW), 1 + spans, _ROOM, CHANNELS), np.uint32)
         self.sums = zeros((PACKED, _ROOM, CHANNELS), np.int64)
         self.few_sums = zeros((len(FEW), _ROOM, CHANNELS), np.int64)
@@ -95,7 +105,7 @@ class Store:
 
     @property
     def chips(self) -> NDArray[np.uint32]:
-        """(D,) u4: keys of all chips that were seen, by number."""
+        """(D,) u4: keys of all chips that have a number, in the order of these."""
         return self.chip_keys[1 : self._count]
 
     @property
@@ -120,7 +130,48 @@ class Store:
             self._chips[new] = np.arange(self._count, stop)
             self._count = stop
             found = self._chips.take(chips)
+            self._take_over()
         return found
+
+    def known(self, chips: NDArray[np.integer]) -> NDArray[np.bool_]:
+        """Tell which chips (H,) have a number, by their keys."""
+        return self._chips.take(chips) > 0
+
+    def _take_over(self) -> None:
+        """Count as all others what there is in strays of chips that have a number by now."""
+        strays = self.stray_chips.read()
+        known = self.known(strays.places)
+        if not known.any():
+            return
+        self.stray_chips.drop(known)
+        _, chips, counters, counts = strays.where(known)
+        np.add.at(self._chip_sums, (self._chips[chips], counters), counts)
+        strays = self.strays.read()
+        known = self.known(strays.places >> 6)
+        self.strays.drop(known)
+        slots, places, counters, counts = strays = strays.where(known)
+        # From here on by number.
+        places[:] = self._chips[places >> 6].astype(np.int64) << 6 | places & 63
+        np.add.at(self.few_sums.reshape(len(FEW), -1), (counters, places), counts)
+        few = self.few.reshape(*self.few.shape[:2], -1)
+        kept = slots != REST
+        few[counters[kept], slots[kept], places[kept]] += counts[kept].astype(np.uint32)
+        # All of them have invalid parity, so as many are data packets.
+        self.put(strays.where(counters == 0))
+
+    def spilled(self, slot: int, chips: NDArray[np.integer]) -> Entries:
+        """Return what was spilled in a slot of chips with these numbers."""
+        spilled = self.spills.read(slot)
+        if not len(spilled.places):  # nearly always
+            return spilled
+        return spilled.where(np.isin(spilled.places >> 6, chips))
+
+    def put(self, entries: Entries) -> None:
+        """Add to the counters that are packed."""
+        is_old = entries.slots == REST
+        _, places, counters, counts = entries.where(is_old)
+        np.add.at(self.sums.reshape(PACKED, -1), (counters, places), counts)
+        self.spills.add(*entries.where(~is_old))
 
     def _grow(self, room: int) -> None:
         self.chip_keys = _longer(self.chip_keys, 0, room, self._count)
@@ -130,15 +181,15 @@ class Store:
         self.sums = _longer(self.sums, 1, room, self._count)
         self.few_sums = _longer(self.few_sums, 1, room, self._count)
 
-    def spilled(
-        self, slot: int, chips: NDArray[np.integer]
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return places of some chips, and what was spilled there."""
-        places, counts = self.spills.at(slot)
-        if not len(places):
-            return places, counts
-        chosen = np.isin(places >> 6, chips)
-        return places[chosen], counts[chosen]
+    def chips_seen(self) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
+        """Return keys of all chips that were seen (D,), ascending, and `CHIP_COUNTERS` (D, 6)."""
+        strays = self.stray_chips.read()
+        chips, which = np.unique(strays.places, return_inverse=True)
+        sums = np.zeros((len(chips), len(CHIP_COUNTERS)), np.int64)
+        np.add.at(sums, (which, strays.counters), strays.counts)
+        keys = np.append(self.chips, chips.astype(np.uint32))
+        order = np.argsort(keys)
+        return keys[order], np.concatenate([self.chip_sums, sums])[order]
 
     def __getstate__(self) -> dict[str, Any]:
         # Without the room for what is to come, nor what can be found again.

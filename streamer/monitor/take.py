@@ -138,16 +138,15 @@ def _channels(
 
 
 def _chips(channels: Channels) -> dict[str, NDArray[Any]]:
-    order = np.argsort(channels.chips)
-    io_group, io_channel, chip_id, _ = split(channels.chips[order] << np.uint32(6))
+    keys, counts = channels.chips_seen()
+    io_group, io_channel, chip_id, _ = split(keys << np.uint32(6))
     found: dict[str, NDArray[Any]] = {
         "io_group": io_group,
         "io_channel": io_channel,
         "chip_id": chip_id,
     }
-    counts = channels.chip_sums[order].T
     return found | {
-        name: column.copy() for name, column in zip(CHIP_COUNTERS, counts, strict=True)
+        name: column.copy() for name, column in zip(CHIP_COUNTERS, counts.T, strict=True)
     }
 
 

@@ -79,12 +79,13 @@ class Random:
     """Random messages of a small detector in which everything happens.
 
     Counters run on, with a tick for about each word, so that hits are near triggers; time goes
-    on by a second now and then, sometimes jumps, and is sometimes not known.
+    on by a second now and then, sometimes jumps, and is sometimes not known. A part of the hits
+    are damaged: one bit is wrong, or two.
     """
 
-    def __init__(self, seed, *, wire="legacy", v3=(), garbage=0.0):
+    def __init__(self, seed, *, wire="legacy", v3=(), garbage=0.0, damaged=0.0):
         self.rng = np.random.default_rng(seed)
-        self.wire, self.v3, self.garbage = wire, set(v3), garbage
+        self.wire, self.v3, self.garbage, self.damaged = wire, set(v3), garbage, damaged
         self.second, self.ticks = START, int(self.rng.integers(2**32))
 
     def messages(self, count):
@@ -133,6 +134,9 @@ class Random:
             packet = self.hit(io_group)
             if rng.random() < 0.05:
                 packet ^= np.uint64(1 << 63)
+            if self.damaged and rng.random() < self.damaged:
+                for bit in rng.integers(64, size=rng.choice([1, 2], p=[0.9, 0.1])).tolist():
+                    packet ^= np.uint64(1 << bit)
         return data_word(packet, io_channel, max(receipt, 0), wire=wire)
 
     def hit(self, io_group):
