@@ -75,9 +75,8 @@ def grid_modules(*, io_groups: int, tiles: int, chips: range, pitch: float) -> l
     ]
 
 
-def _number(name: str, value: int, most: int) -> int:
-    is_number = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    if not (is_number and 1 <= value <= most):
-        msg = f"{name} must be a number from 1 to {most}, not {value!r}"
-        raise GeometryError(msg)
-    return int(value)
+def _number(name: str, value: object, most: int) -> int:
+    if isinstance(value, int | np.integer) and value is not True and 1 <= value <= most:
+        return int(value)
+    msg = f"{name} must be a number from 1 to {most}, not {value!r}"
+    raise GeometryError(msg)
