@@ -1,6 +1,7 @@
 """Time works against each other: in turn, so that a noisy machine is noisy for all of them."""
 
 import gc
+import math
 import time
 from collections.abc import Callable
 from statistics import median
@@ -31,11 +32,12 @@ def table(title: str, rows: list[tuple[str, str, float, float, float]]) -> None:
 
 
 def limits(title: str, rows: list[tuple[str, str, float, float]]) -> None:
-    """Print rows of: work, unit, what was found, and how much it may be.
+    """Print rows of: work, unit, what was found, and how much it may be; inf if anything.
 
     Of the unit ``x stock``, how much it has to be.
     """
     print(f"\n{title:46} {'found':>10} {'floor':>8}")
     for work, unit, found, floor in rows:
         good = found >= floor if unit == "x stock" else found <= floor
-        print(f"{work:46} {found:>10.2f} {floor:>8.2f}{'' if good else '  MISSED'} {unit}")
+        limit = "-" if math.isinf(floor) else f"{floor:.2f}"
+        print(f"{work:46} {found:>10.2f} {limit:>8}{'' if good else '  MISSED'} {unit}")
