@@ -368,8 +368,8 @@ def test_what_fits_several_seconds_is_not_believed():
     for tick, low in [(0, 0), (1, -SECOND * 6 // 10)]:
         header.look(tick, low)
     header.look(2, None)
-    assert (header.low, header.high) == (0, SECOND * 4 // 10)
-    header.is_settled = True
+    assert header.left == (0, SECOND * 4 // 10)
+    header.settle()
     for tick in (10, SECOND // 2, 2 * SECOND):
         lows = np.array([SECOND * 146 // 100 + tick % 7])
         assert header.take(np.array([tick]), lows, None).all()

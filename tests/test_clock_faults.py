@@ -134,8 +134,8 @@ def test_a_doubt_ends_with_a_word_that_excludes_it():
     header = HeaderTime()
     for tick, low in [(0, 0), (1, -7_000_000)]:
         header.look(tick, low)
-    assert (header.low, header.high) == (0, 3_000_000)
-    header.is_settled = True
+    assert header.left == (0, 3_000_000)
+    header.settle()
     lows = np.array([6_800_000, 1_200_000, -900_000, -1_100_000, 500_000])
     doubtful = header.take(np.arange(3, 8), lows, None)
     assert doubtful.tolist() == [True, True, True, False, False]
@@ -160,3 +160,94 @@ def test_words_that_a_first_sync_word_overtakes_mislead_nobody(seed):
     assert not off.any()
     assert clock.corrections["resets without a sync"] == 0
     assert chosen[packets.is_data & (sent.receipts > START + 2 * SECOND)].all()
+
+
+def damage(sent: Run, row: int, *, word: int = 0, to: int) -> None:
+    """Let the counter in a word of a message be another one."""
+    kind = sent.batch.starts[row] + 8 + 16 * word
+    at = kind + (2 if sent.batch.buffer[kind] == ord("D") else 4)
+    sent.batch.buffer[at : at + 4] = np.array([to], "<u4").view(np.uint8)
+
+
+def sync_rows(packets: Packets) -> np.ndarray:
+    return packets.row[packets.is_sync]
+
+
+@pytest.mark.parametrize("has_time", [True, False])
+def test_one_counter_that_is_too_low_is_no_reset(has_time):
+    """Words go on above it: only it is lost."""
+    sent = run(card(rate=2_000, has_time=has_time, words_per_message=1))
+    late = sent.receipts - START
+    row = sent.packets().row[(late > 4 * SECOND + 8_000_000) & sent.packets().is_data][0]
+    damage(sent, row, to=1_000)
+    off, chosen, clock, packets = placed(sent)
+    assert len({*off[chosen & (packets.row != row)].tolist()}) == 1
+    assert clock.corrections["resets without a sync"] == 0
+    whole = (late > 2 * SECOND) & (packets.row != row) & packets.is_data
+    assert chosen[whole].all()
+
+
+@pytest.mark.parametrize("to", [500_000, 1 << 30])
+def test_one_counter_that_is_too_low_costs_a_free_card_nothing(to):
+    """Neither as a rollover nor as a reset by hand, of which nobody knows the length."""
+    rng = np.random.default_rng(3)
+    receipts = times(rng, FIRST, 8, 1_000)
+    sent = run(Card(receipts, FIRST - np.array([3 << 30]), words_per_message=1))
+    row = sent.packets().row[sent.packets().is_data][4_000]
+    damage(sent, row, to=to)
+    off, chosen, clock, packets = placed(sent)
+    others = packets.is_data & (packets.row != row)
+    assert len({*off[others & chosen].tolist()}) == 1
+    assert np.count_nonzero(others & ~chosen) < 300
+    assert clock.corrections["clocks begun anew"] == 0
+
+
+@pytest.mark.parametrize("to", [10_200_000, 12_345_678, 0x40000000])
+def test_a_damaged_value_of_a_sync_word_does_not_move_the_count(to):
+    """A pulse was due where words no longer count, whatever the value says."""
+    sent = run(card(rate=1_000), card(2, io_group=2))
+    packets = sent.packets()
+    damage(sent, sync_rows(packets)[7], to=to)
+    off, chosen, clock, _ = placed(sent)
+    assert not off.any()
+    assert chosen[packets.is_data & (sent.receipts > START + 2 * SECOND)].all()
+    assert clock.corrections["irregular syncs"] == 1
+
+
+def test_a_sync_word_that_comes_twice_counts_once():
+    """A busy card is not silent for a second, and its header would be of a later one."""
+    sent = run(card(rate=1_000))
+    row = sync_rows(sent.packets())[4]
+    rows = np.insert(np.arange(len(sent.batch)), row, row)
+    packets = sent.batch.select(rows).packets()
+    again = np.flatnonzero(packets.is_sync)[4:6]
+    clock = Clock()
+    ticks = clock.unwrap(packets)
+    assert ticks[again[0]] == ticks[again[1]] > 0
+    kept = np.delete(np.arange(len(packets)), [again[1] - 1, again[1]])
+    assert (ticks[kept] == Clock().unwrap(sent.packets())).all()
+    assert clock.corrections["syncs ignored"] == 1
+
+
+def test_pulses_that_move_are_followed():
+    """As of a generator that was started anew; words went on counting meanwhile."""
+    sent = card(seconds=14, rate=2_000)
+    moved = sent.resets + 3_700_000
+    sent.resets = np.concatenate([sent.resets[:6], moved[7:]])
+    sent.lost = {9, 11}
+    sent = run(sent)
+    off, chosen, _, packets = placed(sent)
+    assert not off.any()
+    assert chosen[packets.is_data & (sent.receipts > START + 2 * SECOND)].all()
+
+
+def test_a_damaged_first_header_misleads_no_free_card_for_long():
+    """Words contradict it, until they show that it is that header which is wrong."""
+    rng = np.random.default_rng(3)
+    receipts = times(rng, FIRST, 8, 1_000)
+    sent = run(Card(receipts, FIRST - np.array([3 << 30])))
+    sent.batch.buffer[sent.batch.starts[0] + 2] ^= 0x40
+    off, chosen, _, packets = placed(sent)
+    late = packets.is_data & (packets.row > 0)
+    assert np.abs(off[late]).max() < 1
+    assert chosen[late & (sent.receipts > FIRST + SECOND // 4)].all()

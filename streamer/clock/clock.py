@@ -91,10 +91,11 @@ class Clock:
         What was put right, or is worth a note: ``"syncs lost"``: pulses that the count had to
         make up for, by the counter's value, its drop or the headers; ``"seconds set back"``:
         that the headers took back; ``"irregular syncs"``: at no whole second; ``"syncs
-        ignored"``: whose value is below what had been read; ``"resets without a sync"``: drops
-        of the counter; ``"clocks begun anew"``: of a card that runs free; ``"received before a
-        sync"`` and ``"digitised before a sync"``: packets that were placed in the count before;
-        ``"chips that missed a sync"``: packets whose chip counted on.
+        ignored"``: whose value is below what had been read, or that only repeat the last one;
+        ``"resets without a sync"``: drops of the counter; ``"clocks begun anew"``: of a card
+        that runs free; ``"received before a sync"`` and ``"digitised before a sync"``: packets
+        that were placed in the count before; ``"chips that missed a sync"``: packets whose
+        chip counted on.
 
     Notes
     -----

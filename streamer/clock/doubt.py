@@ -1,36 +1,45 @@
-"""Ranges that words leave for the origin of a card's clock, and those that are in doubt."""
+"""Doubt: words whose headers contradict what is known, and what to think of them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Doubt", "Range", "range_of"]
+from streamer.clock.known import SLACK, Known, Range, range_of
+from writer.pacman import TICKS_PER_SECOND
+
+__all__ = ["Doubt", "Verdict"]
+
+# Messages that contradict, to be believed.
+_FEWEST: Final = 3
 
 
 @dataclass
-class Range:
-    """The least and the greatest of the lower ends of some words' ranges, in ticks.
+class Verdict:
+    """What to think of headers that have contradicted for long enough.
 
-    >>> both = Range(2, 3)
-    >>> both.join(Range(1, 2))
-    >>> both
-    Range(least=1, most=3)
+    >>> Verdict(2).seconds
+    2
     """
 
-    least: int
-    most: int
-
-    def join(self, other: Range) -> None:
-        """Become the range of both."""
-        self.least, self.most = min(self.least, other.least), max(self.most, other.most)
+    #: By how many whole seconds they are off; None if by no number of them.
+    seconds: int | None
 
 
 @dataclass
 class Doubt:
-    """Words in doubt: those that contradict, and what goes with them."""
+    """Words in doubt: those that contradict, and what goes with them.
+
+    Examples
+    --------
+    >>> doubt = Doubt(is_late=True, since=0, range=Range(20_000_000, 20_000_000))
+    >>> doubt.add(np.array([20_000_000, 19_000_000, 15_000_000]))
+    >>> doubt.verdict(10_000_000, Known(0, 0))
+    Verdict(seconds=2)
+    """
 
     #: Whether their headers are late, and not early.
     is_late: bool
@@ -47,10 +56,14 @@ class Doubt:
         self.last = int(lows[-1])
         self.range.join(range_of(lows))
 
-
-def range_of(lows: NDArray[np.int64]) -> Range:
-    """Return the range of lower ends, (N,) i8, of which there is at least one."""
-    if len(lows) == 1:
-        low = int(lows[0])
-        return Range(low, low)
-    return Range(int(lows.min()), int(lows.max()))
+    def verdict(self, now: int, known: Known) -> Verdict | None:
+        """Return what to think of them at the tick `now`; None as long as that is not clear."""
+        passed = now - self.since
+        if passed < TICKS_PER_SECOND or self.count < _FEWEST:
+            return None
+        # Shifted by so much, they go with what is known.
+        first = -((known.high + SLACK - self.range.most) // TICKS_PER_SECOND)
+        last = (self.range.least - known.low + SLACK) // TICKS_PER_SECOND + 1
+        if first == last:
+            return Verdict(first)
+        return Verdict(None) if first > last and passed > 2 * TICKS_PER_SECOND else None

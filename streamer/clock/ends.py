@@ -63,8 +63,3 @@ class Ends:
             return None
         place = int(self.is_sure)
         return int(self._ends[-1 - place]), int(self._ends[place]) + TICKS_PER_SECOND
-
-    def move(self, ticks: int) -> None:
-        """Change the origin."""
-        self._ends = self._ends + ticks
-        self._last = None

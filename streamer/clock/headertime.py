@@ -6,53 +6,25 @@ second h, leaves a range of one second for the Unix time of tick 0, the origin::
 
     h * P - t <= origin < (h + 1) * P - t        P: ticks of a second
 
-Words at all phases of the second together leave little of it. A word whose range lies aside of
-what the others have left contradicts: SYNC words were lost, and with them seconds of the card's
-clock, or its Unix clock was set, or the header is damaged. All words are in doubt from then on,
-until one comes that goes with the others and not with the one that contradicted. If for a
-second none comes, the headers are right.
+Words at all phases of the second together leave little of it. First they are gathered (`Ends`),
+until the origin has been taken from them. From then on (`Known`) a word whose range lies aside
+of what the others have left contradicts: SYNC words were lost, and with them seconds of the
+card's clock, or its Unix clock was set, or the header is damaged. All words are in doubt from
+then on (`Doubt`), until one comes that goes with the others and not with the one that
+contradicted. If for a second none comes, the headers are right.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final
-
 import numpy as np
 from numpy.typing import NDArray
 
-from streamer.clock.doubt import Doubt, Range, range_of
+from streamer.clock.doubt import Doubt, Verdict
 from streamer.clock.ends import Ends
+from streamer.clock.known import SLACK, Known, Range, range_of
 from writer.pacman import TICKS_PER_SECOND
 
-__all__ = ["SLACK", "HeaderTime", "Verdict"]
-
-#: By how many ticks a header may be early or late: 0.1 s.
-SLACK: Final = TICKS_PER_SECOND // 10
-
-# A Unix clock that is being corrected gains or loses up to 1 ms a second. One that was set by
-# less than a second contradicts in part of each, and is followed faster.
-_SLEW, _FAST_SLEW = 1_000, 50
-# Messages that contradict, to be believed.
-_FEWEST: Final = 3
-
-
-@dataclass
-class Verdict:
-    """What to think of headers that have contradicted for long enough.
-
-    Attributes
-    ----------
-    seconds : int or None
-        By how many whole seconds they are off; None if by no number of them.
-
-    Examples
-    --------
-    >>> Verdict(2).seconds
-    2
-    """
-
-    seconds: int | None
+__all__ = ["HeaderTime"]
 
 
 class HeaderTime:
@@ -60,13 +32,8 @@ class HeaderTime:
 
     Attributes
     ----------
-    low, high : int or None
-        It is from low to high, in ticks; None as long as nothing is known.
     is_there : bool
         Whether any header had a time.
-    is_settled : bool
-        To be set when the origin has been taken from that. Until then nothing is in doubt,
-        and low and high are those of `streamer.clock.ends.Ends`.
     contradicts : bool
         Whether that of the word at the last look contradicted.
 
@@ -82,23 +49,31 @@ class HeaderTime:
     ...     low = second * TICKS_PER_SECOND - tick
     ...     _ = header.look(tick, low)
     ...     _ = header.take(np.array([tick]), np.array([low]), None)
-    >>> header.low / TICKS_PER_SECOND, header.high / TICKS_PER_SECOND
-    (1000.05, 1000.1)
+    >>> header.left
+    (10000500000, 10001000000)
     """
 
     def __init__(self) -> None:
-        self.low: int | None = None
-        self.high: int | None = None
-        self.is_there = self.is_settled = self.contradicts = False
+        self.is_there = self.contradicts = False
+        # Until the origin has been taken from what is left, and what is left by then.
+        self._ends = Ends()
+        self._left: tuple[int, int] | None = None
+        # From then on.
+        self._known: Known | None = None
         self._doubt: Doubt | None = None
+        self._has_contradicted = False
         # Tick of the last word.
         self._last: int | None = None
-        # Of words that are not in doubt, since the last look.
-        self._new: Range | None = None
-        self._has_contradicted = False
-        self._slewed: int | None = None
-        # Of messages, until settled.
-        self._ends = Ends()
+
+    @property
+    def left(self) -> tuple[int, int] | None:
+        """The least and the greatest origin that is left [ticks]; None if nothing is known."""
+        return self._left if self._known is None else (self._known.low, self._known.high)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the origin has been taken from what was left."""
+        return self._known is not None
 
     @property
     def is_in_doubt(self) -> bool:
@@ -107,8 +82,74 @@ class HeaderTime:
 
     @property
     def is_sure(self) -> bool:
-        """Whether enough messages have been taken to settle the origin."""
+        """Whether enough messages have been taken to take the origin from them."""
         return self._ends.is_sure
+
+    def settle(self) -> None:
+        """Go on from what is left: the origin has been taken from it."""
+        assert self._left is not None
+        self._known = Known(*self._left)
+
+    def move(self, ticks: int) -> None:
+        """Change the origin; nothing is in doubt any more."""
+        assert self._known is not None
+        self._known.move(ticks)
+        self._doubt = None
+
+    def forget(self) -> None:
+        """Begin anew."""
+        self._ends = Ends()
+        self._left = self._known = self._doubt = None
+
+    def look(self, now: int, low: int | None, *, is_alone: bool = False) -> Verdict | None:
+        """Make the words that were taken part of what is known.
+
+        Parameters
+        ----------
+        now
+            Tick at which the next word was received.
+        low
+            Lower end of its range; None if its header has no time.
+        is_alone
+            Whether it has a message of its own, as a SYNC word.
+
+        Returns
+        -------
+        Verdict or None
+            If headers have contradicted for a second: act on it, and call `move` or `forget`.
+        """
+        self.contradicts = False
+        self.is_there |= low is not None
+        known = self._known
+        if known is None:
+            self._gather(low, is_alone=is_alone)
+            return None
+        known.update()
+        is_fit = True
+        if low is not None:
+            own = Range(low, low)
+            is_after_silence = self._last is not None and now - self._last > SLACK
+            self.contradicts = not known.fits(own)
+            # Its tick may be what is damaged.
+            is_fit = not (self.contradicts or (is_after_silence and known.is_late(low)))
+            if is_fit and self._doubt is None:
+                known.add(own)
+                known.update()
+        if is_fit and known.follow(now, is_fast=self._has_contradicted):
+            self._has_contradicted = False
+        return None if self._doubt is None else self._doubt.verdict(now, known)
+
+    def _gather(self, low: int | None, *, is_alone: bool) -> None:
+        if low is not None:
+            self._ends.note(np.array([low]), is_alone=is_alone)
+        left = self._ends.left()
+        if left is None:
+            return
+        if left[0] > left[1] + SLACK:
+            # Seconds were lost in between, or more than one header is damaged.
+            self.forget()
+        else:
+            self._left = min(left), left[1]
 
     def take(
         self, ticks: NDArray[np.int64], lows: NDArray[np.int64], timed: NDArray[np.bool_] | None
@@ -134,160 +175,38 @@ class HeaderTime:
         if not len(own):
             return None if self._doubt is None else np.ones(len(lows), np.bool)
         self.is_there = True
-        if not self.is_settled:
+        known = self._known
+        if known is None:
             self._ends.note(own)
             return None
         found = range_of(own)
-        if self._doubt is None and self._fits(found) and not self._is_late(found.most):
-            self._add(found)
+        if self._doubt is None and known.fits(found) and not known.is_late(found.most):
+            known.add(found)
             return None
-        silences = np.diff(ticks, prepend=ticks[0] if before is None else before)
+        is_after_silence = np.diff(ticks, prepend=ticks[0] if before is None else before) > SLACK
         if timed is None:
-            return self._sort_out(ticks, lows, silences > SLACK)
+            return self._sort_out(known, ticks, lows, is_after_silence)
         # A word without a time is in doubt like the one before it.
         was = self._doubt is not None
-        found_doubtful = self._sort_out(ticks[timed], own, silences[timed] > SLACK)
-        doubtful: NDArray[np.bool_] = np.append(was, found_doubtful)
-        return doubtful[np.cumsum(timed)]
-
-    def look(self, now: int, low: int | None, *, is_alone: bool = False) -> Verdict | None:
-        """Make the words that were taken part of what is known.
-
-        Parameters
-        ----------
-        now
-            Tick at which the next word was received.
-        low
-            Lower end of its range; None if its header has no time.
-        is_alone
-            Whether it has a message of its own, as a SYNC word.
-
-        Returns
-        -------
-        Verdict or None
-            If headers have contradicted for a second: act on it, and call `move` or `forget`.
-        """
-        self.contradicts = False
-        if not self.is_settled:
-            if low is not None:
-                self.is_there = True
-                self._ends.note(np.array([low]), is_alone=is_alone)
-            self._take_ends()
-            return None
-        if self._new is not None:
-            self._merge(self._new)
-            self._new = None
-        if low is not None:
-            self.is_there = True
-            own = Range(low, low)
-            is_after_silence = self._last is not None and now - self._last > SLACK
-            self.contradicts = not self._fits(own)
-            if self.contradicts or (is_after_silence and self._is_late(low)):
-                # Its tick may be what is damaged.
-                return self._verdict(now)
-            if self._doubt is None:
-                self._merge(own)
-        self._slew(now)
-        return self._verdict(now)
-
-    def move(self, ticks: int) -> None:
-        """Change the origin, or what has been taken for it; nothing is in doubt any more."""
-        if self.low is not None and self.high is not None:
-            self.low += ticks
-            self.high += ticks
-        if self._new is not None:
-            self._new = Range(self._new.least + ticks, self._new.most + ticks)
-        self._ends.move(ticks)
-        self._doubt = None
-
-    def shift(self, ticks: int) -> None:
-        """Call all ticks so far by so much more."""
-        doubt = self._doubt
-        self.move(-ticks)
-        if doubt is not None:
-            doubt.since += ticks
-            doubt.last = None
-            doubt.range = Range(doubt.range.least - ticks, doubt.range.most - ticks)
-        self._doubt = doubt
-        if self._last is not None:
-            self._last += ticks
-        if self._slewed is not None:
-            self._slewed += ticks
-
-    def forget(self) -> None:
-        """Begin anew."""
-        self.low = self.high = self._new = self._doubt = self._slewed = None
-        self._ends = Ends()
-        self.is_settled = False
-
-    def _fits(self, found: Range) -> bool:
-        if self.low is None or self.high is None:
-            return True
-        return (
-            self.low - SLACK - TICKS_PER_SECOND <= found.least and found.most <= self.high + SLACK
+        doubtful: NDArray[np.bool_] = np.append(
+            was, self._sort_out(known, ticks[timed], own, is_after_silence[timed])
         )
-
-    def _is_late(self, low: int) -> bool:
-        """Tell whether a header is later than all others of the card have been."""
-        return self.high is not None and low > self.high
-
-    def _take_ends(self) -> None:
-        left = self._ends.left()
-        if left is None:
-            return
-        low, high = left
-        if low > high + SLACK:
-            # Seconds were lost in between, or more than one header is damaged.
-            self.forget()
-            return
-        self.low, self.high = min(low, high), high
-
-    def _add(self, found: Range) -> None:
-        if self._new is None:
-            self._new = found
-        else:
-            self._new.join(found)
-
-    def _merge(self, found: Range) -> None:
-        high = found.least + TICKS_PER_SECOND
-        if self.low is None or self.high is None:
-            self.low, self.high = found.most, high
-        else:
-            self.low, self.high = max(self.low, found.most), min(self.high, high)
-        # A message may be put together late, when the card is busy, and never early.
-        self.low = min(self.low, self.high)
-
-    def _slew(self, now: int) -> None:
-        """Follow a Unix clock that does not go as the card's clock does."""
-        if self.low is None or self.high is None or self._slewed is None:
-            self._slewed = now
-            return
-        passed = now - self._slewed
-        if passed < TICKS_PER_SECOND:
-            return
-        slew = min(passed // (_FAST_SLEW if self._has_contradicted else _SLEW), TICKS_PER_SECOND)
-        self.low -= slew
-        self.high += slew
-        self._slewed, self._has_contradicted = now, False
-
-    # ------------------------------------------------------------------ doubt
+        return doubtful[np.cumsum(timed)]
 
     def _sort_out(
         self,
+        known: Known,
         ticks: NDArray[np.int64],
         lows: NDArray[np.int64],
-        after_silence: NDArray[np.bool_],
+        is_after_silence: NDArray[np.bool_],
     ) -> NDArray[np.bool_]:
         """Tell which words are in doubt, one after the other."""
-        assert self.low is not None
-        assert self.high is not None
-        is_late = lows > self.high + SLACK
         # After a silence it may be of a second later.
-        is_late |= after_silence & (lows > self.high)
-        contradicts = is_late | (lows < self.low - TICKS_PER_SECOND - SLACK)
+        is_late = (lows > known.high + SLACK) | (is_after_silence & (lows > known.high))
+        contradicts = is_late | (lows < known.low - TICKS_PER_SECOND - SLACK)
         # Words that go with what is known, but not if that were a second later, or earlier.
-        is_not_later = lows < self.low - SLACK
-        is_not_earlier = lows > self.high - TICKS_PER_SECOND + SLACK
+        is_not_later = lows < known.low - SLACK
+        is_not_earlier = lows > known.high - TICKS_PER_SECOND + SLACK
         doubtful = np.zeros(len(lows), np.bool)
         start = 0
         while start < len(lows):
@@ -295,11 +214,10 @@ class HeaderTime:
                 found = np.flatnonzero(contradicts[start:])
                 stop = start + int(found[0]) if len(found) else len(lows)
                 if stop > start:
-                    self._add(range_of(lows[start:stop]))
+                    known.add(range_of(lows[start:stop]))
                 if stop == len(lows):
                     break
-                since, own = int(ticks[stop]), range_of(lows[stop : stop + 1])
-                self._doubt = Doubt(bool(is_late[stop]), since, own)
+                self._doubt = Doubt(bool(is_late[stop]), int(ticks[stop]), range_of(lows[[stop]]))
                 self._has_contradicted = True
                 start = stop
             doubt = self._doubt
@@ -312,17 +230,3 @@ class HeaderTime:
                 self._doubt = None
             start = stop
         return doubtful
-
-    def _verdict(self, now: int) -> Verdict | None:
-        doubt = self._doubt
-        if doubt is None or self.low is None or self.high is None:
-            return None
-        passed = now - doubt.since
-        if passed < TICKS_PER_SECOND or doubt.count < _FEWEST:
-            return None
-        # Shifted by so much, they go with what is known.
-        first = -((self.high + SLACK - doubt.range.most) // TICKS_PER_SECOND)
-        last = (doubt.range.least - self.low + SLACK) // TICKS_PER_SECOND + 1
-        if first == last:
-            return Verdict(first)
-        return Verdict(None) if first > last and passed > 2 * TICKS_PER_SECOND else None

@@ -5,14 +5,14 @@ from __future__ import annotations
 from statistics import median_low
 from typing import Final
 
-from streamer.clock.headertime import SLACK
+from streamer.clock.known import SLACK
 from writer.pacman import TICKS_PER_SECOND
 
-__all__ = ["Phase"]
+__all__ = ["NARROW", "Phase"]
 
 _HALF: Final = TICKS_PER_SECOND // 2
-# Of a range no wider than this the middle is good enough.
-_NARROW: Final = TICKS_PER_SECOND * 26 // 100
+#: Of a range no wider than this the middle is good enough.
+NARROW: Final = TICKS_PER_SECOND * 26 // 100
 
 
 class Phase:
@@ -65,7 +65,7 @@ class Phase:
             The one with which that reset is at the phase; None if there are several, or the
             phase is not known.
         """
-        middle, is_narrow = (low + high) // 2, high - low <= _NARROW
+        middle, is_narrow = (low + high) // 2, high - low <= NARROW
         if self.ticks is None:
             if not is_narrow:
                 return None
@@ -85,7 +85,7 @@ class Phase:
 
     def follow(self, card: object, origin: int, low: int, high: int) -> None:
         """Note what the headers of a card leave now for the origin that it was given."""
-        if high - low <= _NARROW:
+        if high - low <= NARROW:
             off = max(low - SLACK - origin, 0) + min(high + SLACK - origin, 0)
             self._drifts[card] = off
 

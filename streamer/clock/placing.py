@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from streamer.clock.cardtime import NEAR, CardTime, is_cut
+from streamer.clock.cardtime import CardTime, is_cut
+from streamer.clock.count import NEAR
 from streamer.clock.reading import Reading, Reason
 from writer.pacman import TICKS_PER_SECOND, SyncType
 
