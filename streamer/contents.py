@@ -204,13 +204,18 @@ def _end_of(fd: int, base: int, width: int, version: int) -> int:
 def _look_at_rows(raw: RawFile, fd: int) -> Contents:
     judgement = judge(raw)
     deadline = time.monotonic() + _BATCH_SECONDS
-    rows = raw.refresh()
-    # Of a living writer one look in between batches is enough.
-    while judgement.state is State.LIVE and max(raw.lengths) > rows:
+    while True:
+        before = raw.closed, raw.sign[:2]
+        rows = raw.refresh()
+        # A living writer makes both columns longer, one after the other: one look in between
+        # batches is enough. Of a file that nobody had open meanwhile, the lengths will stay.
+        was_closed = before == (True, raw.sign[:2]) and raw.closed
+        if rows == max(raw.lengths) or was_closed or judgement.state is State.WRITER_GONE:
+            break
         if time.monotonic() > deadline:
             break
         time.sleep(_STEP_SECONDS)
-        rows = raw.refresh()
+        judgement = judge(raw)
     unreadable, samples = _sample(raw, rows)
     flushes = None
     if judgement.state in (State.LIVE, State.WRITER_GONE) and rows:
