@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamer import Batch, Gap, Packets, RawFile, decode, follow, tail
+from streamer.packets.columns import COLUMNS
 from writer import RawWriter, pacman, pacman24
 from writer.larpix import DATA_BITS, pack
 
@@ -576,3 +577,10 @@ def test_gap_comes_between_packets(tmp_path, monkeypatch, way):
                 found = [taken(packets) for packets in live.packets()]
     assert [type(one) for one in found] == [Packets, Gap, Packets]
     assert found[-1].n_messages == 6
+
+
+def test_columns_are_found_by_completion_and_help():
+    """All of them, and each is told in the docstring."""
+    names = {name for name in COLUMNS if not name.startswith("_")}
+    assert names <= {*dir(decode(batch_of([])))}
+    assert {name for name in names if name in Packets.__doc__} == names

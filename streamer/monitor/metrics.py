@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,9 +22,7 @@ from streamer.monitor.snapshot import Snapshot
 from streamer.monitor.successive import Successive
 from streamer.monitor.take import take_snapshot
 from streamer.monitor.triggers import Triggers
-
-if TYPE_CHECKING:
-    from streamer.packets import Packets
+from streamer.packets import Packets
 
 __all__ = ["Monitor"]
 
@@ -58,7 +56,7 @@ class Monitor:
         given.
     engine
         What counts hits: ``"numpy"``; ``"numba"``, which is several times as fast, and needs
-        that package (``pip install larpix-streamer[numba]``); ``"auto"``: numba if it is
+        that package (``pip install numba``); ``"auto"``: numba if it is
         there. What is counted is the same. numba compiles when it is first used, which takes
         some seconds.
 
@@ -152,7 +150,16 @@ class Monitor:
             Unix time at which they arrived, for messages without a time in their header, and
             for those whose header is further ahead of it than is tolerated. Without it, the
             former are counted in total only.
+
+        Raises
+        ------
+        TypeError
+            If these are no packets.
         """
+        given: object = packets
+        if not isinstance(given, Packets):
+            msg = f"a Monitor counts packets, as .packets() gives them, not {given!r:.80}"
+            raise TypeError(msg)
         runs = Runs.of(packets.decoded)
         seconds = self._dated(runs, arrived)
         numbers = self._seconds.numbers(runs.io_groups)

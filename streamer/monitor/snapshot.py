@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from streamer.monitor.addresses import split
 from streamer.monitor.counters import PACKET_TYPES
-from streamer.monitor.tables import Table, plain, ratio, tiles
+from streamer.monitor.tables import Table, named, plain, ratio, tiles
 
 __all__ = ["Histogram", "Snapshot", "SyncPeriod"]
 
@@ -149,10 +149,15 @@ class Snapshot:
         Parameters
         ----------
         name, by
-            Names in `history`, as ``"shared_fifo_full"``; `by` may be ``"packets"``, of all
-            types.
+            Names in `history`, as ``"shared_fifo_full"``; or ``"packets"``, of all types.
+
+        Raises
+        ------
+        ValueError
+            If there is no such counter.
         """
-        return ratio(self.history[name], self.packets if by == "packets" else self.history[by])
+        counters = self.history | {"packets": self.packets}
+        return ratio(named(counters, name), named(counters, by))
 
     def noisy(self, rate: float) -> dict[str, list[int]]:
         """List channels that are faster than so many hits/s, as lists of disabled channels do.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from streamer.monitor.addresses import split
 
-__all__ = ["LEVELS", "Table", "plain", "ratio", "tiles"]
+__all__ = ["LEVELS", "Table", "named", "plain", "ratio", "tiles"]
 
 #: What counters can be summed up by: how to make a key of a channel's, which fields it has.
 LEVELS: Final = ("channel", "chip", "io_channel", "tile", "io_group")
@@ -100,9 +101,14 @@ class Table:
             As ``data_parity_errors`` or ``shared_fifo_full``.
         recent
             Of the newest spans of time, else since the beginning.
+
+        Raises
+        ------
+        ValueError
+            If there is no such counter.
         """
         counts = self.recent if recent else self.total
-        return ratio(counts[name], counts["data"])
+        return ratio(named(counts, name), counts["data"])
 
     def hottest(self, count: int, *, recent: bool = True) -> NDArray[np.int64]:
         """Return where those with the most data packets are, (min(count, N),) i8.
@@ -177,6 +183,14 @@ class Table:
 def tiles(keys: NDArray[np.uint32]) -> NDArray[np.int64]:
     """Return the tile of each channel: four io_channels each, from 1; 0 of io_channel 0."""
     return (split(keys).io_channel.astype(np.int64) - 1) // 4 + 1
+
+
+def named(counters: Mapping[str, NDArray[np.int64]], name: str) -> NDArray[np.int64]:
+    """Return the counter of a name, or say which there are."""
+    if name not in counters:
+        msg = f"no counter is {name!r}; there are {', '.join(counters)}"
+        raise ValueError(msg)
+    return counters[name]
 
 
 def ratio(count: NDArray[np.int64], by: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -192,63 +192,38 @@ class Columns:
     ----------
     decoded
         What they are computed from.
+
+    Notes
+    -----
+    What each means is told in `streamer.packets.Packets`.
     """
 
-    #: u1: PACMAN card, as the file says.
     io_group: NDArray[np.uint8]
-    #: u1: UART of that card.
     io_channel: NDArray[np.uint8]
-    #: u1
     chip_id: NDArray[np.uint8]
-    #: u1: 0 data, 1 test (of v3: data), 2 configuration write, 3 configuration read,
-    #: 4 timestamp: a message's header, 6 sync, 7 trigger. 5, a text, comes from no wire.
     packet_type: NDArray[np.uint8]
-    #: u1: bit 62 of a packet.
     downstream_marker: NDArray[np.uint8]
-    #: u1: bit 63 of a packet.
     parity: NDArray[np.uint8]
-    #: u1: 1 if an odd number of the 64 bits is set.
     valid_parity: NDArray[np.uint8]
-    #: u1
     channel_id: NDArray[np.uint8]
-    #: u8, ticks: the chip's counter, or the card's at a sync or trigger. Of a message's header
-    #: the Unix time in seconds, of the newer wire whatever is there.
     timestamp: NDArray[np.uint64]
-    #: u1, or u2 where there are v3 chips: the ADC's value; of a sync the clock's source.
     dataword: NDArray[np.unsignedinteger]
-    #: u1: 0 normal, 1 external, 2 cross, 3 periodic; of a sync its letter, S, H or C; of a
-    #: trigger its bits.
     trigger_type: NDArray[np.uint8]
-    #: u1: bit 0: the channel's FIFO is more than half full; bit 1: full.
     local_fifo: NDArray[np.uint8]
-    #: u1: the same of the chip's FIFO.
     shared_fifo: NDArray[np.uint8]
-    #: u1
     register_address: NDArray[np.uint8]
-    #: u1
     register_data: NDArray[np.uint8]
-    #: u1: always 0, as larpix-control writes it.
     direction: NDArray[np.uint8]
-    #: u1: what the channel's FIFO holds, in FIFO diagnostics mode.
     local_fifo_events: NDArray[np.uint8]
-    #: u2: the same of the chip's FIFO.
     shared_fifo_events: NDArray[np.uint16]
-    #: u4: always 0; the index of a text.
     counter: NDArray[np.uint32]
-    #: u1: 1 if decoded as of a chip in that mode.
     fifo_diagnostics_enabled: NDArray[np.uint8]
-    #: u1: the first of a burst.
     first_packet: NDArray[np.uint8]
-    #: u4, or u8 of the newer wire: ticks of the card at which the packet came.
     receipt_timestamp: NDArray[np.unsignedinteger]
-    #: u1: a v3 packet's flags, which format 2.4 has no fields for.
     reset_sample_flag: NDArray[np.uint8]
     cds_flag: NDArray[np.uint8]
-    #: i8: row of the message in the file.
     row: NDArray[np.int64]
-    #: i8: Unix seconds of the message's header; 0 if that does not say.
     time: NDArray[np.int64]
-    #: bool: by `packet_type`, and by what it means for the kind of chip.
     is_data: NDArray[np.bool_]
     is_test: NDArray[np.bool_]
     is_config_write: NDArray[np.bool_]
@@ -261,6 +236,9 @@ class Columns:
 
     def __init__(self, decoded: Decoded) -> None:
         self.decoded = decoded
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *Columns.__annotations__})
 
     def __getattr__(self, name: str) -> Any:
         if name not in COLUMNS:

@@ -49,6 +49,53 @@ class Packets(Columns):
         the length of the one wire and was to be of the other; ``"unknown wire"``, that it is
         of none. Of a word: ``"unknown word"``; ``"unknown asic"``, that nobody said what
         chips its io_group has; ``"io_channel over 255"``, which the column cannot hold.
+    io_group : NDArray
+        (P,) u1: PACMAN card, as the file says.
+    io_channel : NDArray
+        (P,) u1: UART of that card.
+    chip_id, channel_id : NDArray
+        (P,) u1: the chip, and the channel of that chip.
+    packet_type : NDArray
+        (P,) u1: 0 data, 1 test (of v3: data), 2 configuration write, 3 configuration read,
+        4 timestamp: a message's header, 6 sync, 7 trigger. 5, a text, comes from no wire.
+    downstream_marker, parity : NDArray
+        (P,) u1: bits 62 and 63 of a packet.
+    valid_parity : NDArray
+        (P,) u1: 1 if an odd number of the 64 bits is set.
+    timestamp : NDArray
+        (P,) u8 [ticks]: the chip's counter, or the card's at a sync or trigger. Of a message's
+        header the Unix time in seconds, of the newer wire whatever is there.
+    dataword : NDArray
+        (P,) u1, or u2 where there are v3 chips: the ADC's value; of a sync the clock's source.
+    trigger_type : NDArray
+        (P,) u1: 0 normal, 1 external, 2 cross, 3 periodic; of a sync its letter, S, H or C; of
+        a trigger its bits.
+    local_fifo, shared_fifo : NDArray
+        (P,) u1: of the channel's FIFO, and the chip's: bit 0, more than half full; bit 1, full.
+    register_address, register_data : NDArray
+        (P,) u1: of a configuration packet.
+    direction : NDArray
+        (P,) u1: always 0, as larpix-control writes it.
+    local_fifo_events, shared_fifo_events : NDArray
+        (P,) u1 and u2: what the channel's FIFO holds, and the chip's, in FIFO diagnostics mode.
+    counter : NDArray
+        (P,) u4: always 0; the index of a text.
+    fifo_diagnostics_enabled : NDArray
+        (P,) u1: 1 if decoded as of a chip in that mode.
+    first_packet : NDArray
+        (P,) u1: 1 in the first of a burst.
+    receipt_timestamp : NDArray
+        (P,) u4, or u8 of the newer wire [ticks]: when the packet came to the card.
+    reset_sample_flag, cds_flag : NDArray
+        (P,) u1: a v3 packet's flags, which format 2.4 has no fields for.
+    row : NDArray
+        (P,) i8: row of the message in the file.
+    time : NDArray
+        (P,) i8: Unix seconds of the message's header; 0 if that does not say.
+    is_data, is_test, is_config_write, is_config_read, is_config : NDArray
+        (P,) bool: by `packet_type`, and by what it means for the kind of chip.
+    is_timestamp, is_message, is_sync, is_trigger : NDArray
+        (P,) bool: by `packet_type`.
 
     Examples
     --------

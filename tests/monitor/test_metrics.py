@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from streamer import RawFile
 from streamer.monitor import Monitor
 from streamer.monitor.counters import WORD_EDGES
 from streamer.packets import Packets
@@ -30,6 +31,7 @@ from tests.monitor.streams import (
     sync_word,
     trigger_word,
 )
+from writer import RawWriter
 from writer.larpix import CONFIG_BITS, DATA_BITS, V3_DATA_BITS, pack
 from writer.pacman import MAX_WORDS
 
@@ -708,3 +710,21 @@ def test_memory_of_400_000_channels(engine, used):
     command = [sys.executable, "-m", "tests.monitor.memory", engine, str(used)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert max(map(int, done.stdout.split())) <= 200e6
+
+
+def test_what_is_no_packets_is_refused(tmp_path: Path):
+    """Who forgets .packets() is told of it."""
+    with RawWriter(tmp_path / "raw.h5") as out:
+        out.append([b"a message"])
+    with RawFile(tmp_path / "raw.h5") as raw:
+        batch = raw.read(0)
+    with pytest.raises(TypeError, match=r"packets, as \.packets\(\) gives them, not <Batch of 1"):
+        Monitor().update(batch)
+
+
+def test_fraction_of_an_unknown_counter():
+    """The error has the names that there are."""
+    snapshot = Monitor().snapshot()
+    for fraction in (snapshot.fraction, snapshot.channels.fraction):
+        with pytest.raises(ValueError, match=r"no counter is 'foo'; there are .*parity_errors"):
+            fraction("foo")
