@@ -16,7 +16,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from streamer import Follower, LayoutError, StreamError, follow
+from streamer import Follower, Gap, LayoutError, StreamError, follow
 from streamer.monitor import Alarms, Monitor, Snapshot
 
 try:
@@ -45,7 +45,8 @@ class Watch:
 
     async def run(self) -> None:
         """Go on until the run is over."""
-        async with follow(self.args.raw, until=self.args.until) as live:
+        # A shift goes on when the DAQ starts its file again.
+        async with follow(self.args.raw, until=self.args.until, on_replace="continue") as live:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self.report_each_second, live)
                 await self.count(live)
@@ -58,6 +59,9 @@ class Watch:
         """Count what comes."""
         is_live = False
         async for packets in live.packets(asic=self.args.asic):
+            if isinstance(packets, Gap):
+                print(f"{packets.source}: {packets.reason}; going on", flush=True)
+                continue
             # Some cards' headers have no time: what comes live is then of now.
             self.monitor.update(packets, arrived=time.time() if is_live else None)
             self.last_packets = time.time()

@@ -5,6 +5,7 @@ import io
 import os
 import re
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,7 +24,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from streamer import Packets, tail
+from streamer import Packets, RawFile, tail
 from streamer.events import Event, GapBuilder, TriggerBuilder, WindowBuilder, events
 from streamer.geometry import Geometry
 from streamer.monitor import Monitor
@@ -257,6 +258,29 @@ def test_data_quality_shows_faults_where_there_is_nothing_else(run, tmp_path: Pa
     assert "--:--:--  ALARM faults raised: not data at 3" in done.out
     assert "faults: 3 not data" in done.out
     assert colours_of(pixels_of(tmp_path / "page.png")) > 10
+
+
+def test_data_quality_goes_on_with_a_file_that_is_started_again(finished: Path, tmp_path: Path):
+    """Of two runs under one name it counts both, and says so."""
+    raw = tmp_path / "raw.h5"
+    with tail(finished) as run, RawWriter(raw, io_version="0.0") as out:
+        some = run.next_batch()
+        out.append(some.tolist(), some.io_groups)
+        process = subprocess.Popen(
+            [sys.executable, "-u", EXAMPLES / "data_quality.py", raw],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        with process.stdout as output:
+            assert " messages" in output.readline()  # it has begun with the first
+            shutil.copy(finished, tmp_path / "next.h5")
+            (tmp_path / "next.h5").replace(raw)
+            said = output.read()
+        assert process.wait(SECONDS) == 0
+    assert f"{raw}: another file has this name now" in said
+    with RawFile(finished) as whole:
+        assert f"{len(some) + len(whole):,} messages" in said
 
 
 def test_data_quality_draws_the_highest_io_group(run, tmp_path: Path):
