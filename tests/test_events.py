@@ -232,6 +232,13 @@ def test_a_trigger_takes_the_hits_of_its_window():
         (partial(TriggerBuilder, bits=0), "bits is 0"),
         (partial(TriggerBuilder, bits=256), "bits is 256"),
         (partial(TriggerBuilder, after_ticks=-1), "after_ticks is -1"),
+        (partial(TriggerBuilder, io_groups=300), "io_groups is 300"),
+        (partial(TriggerBuilder, io_groups=[1, -1]), r"io_groups is \[1, -1\]"),
+        (partial(events, [], io_groups=256), "io_groups is 256"),
+        (partial(events, [], io_groups=[1, 300]), r"io_groups is \[1, 300\]"),
+        (partial(events, [], io_groups=[]), r"io_groups is \[\]"),
+        (partial(events, [], io_groups=1.5), "io_groups is 1.5"),
+        (partial(events, [], io_groups="12"), "io_groups is '12'"),
         (partial(Assembly, GapBuilder(), lateness=-1.0), "lateness is -1.0"),
         (partial(Assembly, GapBuilder(), lateness=float("nan")), "lateness is nan"),
         (partial(Assembly, GapBuilder(), max_hits=0), "max_hits is 0"),
@@ -241,6 +248,24 @@ def test_a_trigger_takes_the_hits_of_its_window():
 def test_senseless_parameters_are_refused(make, what):
     """And the error says which, and what it was."""
     with pytest.raises(ValueError, match=what):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("make", "what"),
+    [
+        (partial(events, [], builder=GapBuilder), "builder is <class .*such as GapBuilder()"),
+        (partial(events, [], builder="gap"), "builder is 'gap', .*such as GapBuilder()"),
+        (partial(events, [], geometry="x.yaml"), "geometry is 'x.yaml', .*Geometry.load"),
+        (partial(events, [], geometry=Geometry), "geometry is <class .*Geometry.load"),
+        (partial(events, [], pedestals="x.json"), "pedestals is 'x.json', .*Pedestals.load"),
+        (partial(events, [], clock="auto"), "clock is 'auto', .*such as Clock()"),
+        (partial(TriggerBuilder, rest=GapBuilder), "rest is <class .*such as GapBuilder()"),
+    ],
+)
+def test_what_is_no_object_of_its_kind_is_refused(make, what):
+    """At once, not when the first event comes; and the error says how to make one."""
+    with pytest.raises(TypeError, match=what):
         make()
 
 
@@ -527,6 +552,8 @@ def test_hits_of_chosen_cards_only():
     sent = detector()
     found = list(events([sent.packets()], builder=GapBuilder(), io_groups=[2]))
     assert {*np.concatenate([event.hits.io_group for event in found]).tolist()} == {2}
+    for two in (2, np.uint8(2), (2,), np.array([2], np.uint8)):
+        assert shown(events([sent.packets()], builder=GapBuilder(), io_groups=two)) == shown(found)
 
 
 def test_hits_just_after_the_pulse_can_be_vetoed():
@@ -585,6 +612,24 @@ def test_a_gap_in_the_stream_is_passed_on():
     assert found.count(gap) == 1
     plain_events = [one for one in found if one is not gap]
     assert [event.number for event in plain_events] == list(range(len(plain_events)))
+
+
+def test_what_is_neither_packets_nor_a_gap_is_refused(tmp_path: Path):
+    """As of a follower whose packets() was forgotten: it would look like an event."""
+    path, sent = tmp_path / "raw.h5", detector()
+    with RawWriter(path, io_version="0.0") as out:
+        out.append(sent.batch.tolist(), io_groups=sent.batch.io_groups)
+
+    async def main(name: str) -> None:
+        async with follow(path, until="end") as live:
+            await every(events(live if name == "Message" else live.batches()))
+
+    for name in ("Message", "Batch"):
+        what = rf"a {name} came: .*\.packets\(\)"
+        with tail(path, until="end") as live, pytest.raises(TypeError, match=what):
+            list(events(live if name == "Message" else live.batches()))
+        with pytest.raises(TypeError, match=what):
+            anyio.run(main, name)
 
 
 # ------------------------------------------------------------- places and charges

@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 
 from streamer.clock import COMMON, Clock, Times
 from streamer.events.backlog import Backlog, Closed, Triggers
-from streamer.events.drafts import Builder, Draft, Trigger, whole
+from streamer.events.drafts import Builder, Draft, Trigger, cards, made, whole
 from streamer.events.hits import Hits, RawHits
+from streamer.events.pedestals import Pedestals
+from streamer.geometry import Geometry
 from writer.pacman import TICKS_PER_SECOND
 
 if TYPE_CHECKING:
-    from streamer.events.pedestals import Pedestals
-    from streamer.geometry import Geometry
     from streamer.packets import Packets
 
 __all__ = ["DEFAULT_LATENESS", "DEFAULT_MAX_HITS", "Assembly", "Event"]
@@ -130,10 +130,14 @@ class Assembly:
         clock: Clock | None = None,
         lateness: float = DEFAULT_LATENESS,
         max_hits: int = DEFAULT_MAX_HITS,
-        io_groups: Collection[int] | None = None,
+        io_groups: int | Collection[int] | None = None,
         bad_parity: bool = False,
         veto_ticks: int = 0,
     ) -> None:
+        made(Builder, "GapBuilder()", builder=builder)
+        made(Geometry, "Geometry.load(path)", geometry=geometry)
+        made(Pedestals, "Pedestals.load(path)", pedestals=pedestals)
+        made(Clock, "Clock()", clock=clock)
         if not (math.isfinite(lateness) and lateness >= 0):
             msg = f"lateness is {lateness!r}, not a time in seconds"
             raise ValueError(msg)
@@ -144,7 +148,7 @@ class Assembly:
         self._geometry, self._pedestals = geometry, pedestals
         self._lateness = round(lateness * TICKS_PER_SECOND)
         self._max_hits = max_hits
-        self._io_groups = None if io_groups is None else np.array([*io_groups], np.int64)
+        self._io_groups = cards(io_groups)
         self._bad_parity, self._veto_ticks = bad_parity, veto_ticks
         self._scales: dict[int, _Scale] = {}
         self._n_events = 0

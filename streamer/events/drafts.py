@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import operator
-from typing import NamedTuple, Protocol
+from collections.abc import Collection
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
 
 from streamer.events.backlog import Triggers
 from streamer.events.hits import RawHits
 
-__all__ = ["Builder", "Building", "Draft", "Trigger", "whole"]
+__all__ = ["Builder", "Building", "Draft", "Trigger", "cards", "made", "whole"]
 
 
 class Trigger(NamedTuple):
@@ -66,6 +70,7 @@ class Building(Protocol):
         """
 
 
+@runtime_checkable
 class Builder(Protocol):
     """A rule by which hits make events."""
 
@@ -89,3 +94,37 @@ def whole(least: int = 0, **values: int) -> None:
         if not is_fine:
             msg = f"{name} is {value!r}, not a whole number from {least} on"
             raise ValueError(msg)
+
+
+def cards(io_groups: int | Collection[int] | None) -> NDArray[np.int64] | None:
+    """Return which cards are chosen, as (N,) i8: one, several, or None for all.
+
+    >>> cards(5), cards([5, 6])
+    (array([5]), array([5, 6]))
+    """
+    if io_groups is None:
+        return None
+    try:
+        several = io_groups if isinstance(io_groups, Collection) else (io_groups,)
+        numbers = [operator.index(number) for number in several]
+    except TypeError:
+        numbers = []
+    # Of no card, or of one that cannot be, there would never be an event.
+    if not numbers or not {*numbers} <= {*range(256)}:
+        msg = f"io_groups is {io_groups!r}, not one or some numbers from 0 to 255"
+        raise ValueError(msg)
+    return np.array(numbers, np.int64)
+
+
+def made(kind: type, how: str, **values: object) -> None:
+    """Check that parameters are objects of a kind, or None; not its class, nor a path to it.
+
+    >>> made(Builder, "GapBuilder()", builder="gap")
+    Traceback (most recent call last):
+    ...
+    TypeError: builder is 'gap', not an object such as GapBuilder()
+    """
+    for name, value in values.items():
+        if value is not None and (isinstance(value, type) or not isinstance(value, kind)):
+            msg = f"{name} is {value!r:.60}, not an object such as {how}"
+            raise TypeError(msg)

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import AsyncIterable, Collection, Iterable
 from typing import TYPE_CHECKING, Any, Generic, Self, TypedDict, TypeVar, Unpack, cast, overload
 
+from streamer.batch import Gap
 from streamer.clock import Clock
 from streamer.events.assembly import DEFAULT_LATENESS, DEFAULT_MAX_HITS, Assembly, Event
 from streamer.events.drafts import Builder
@@ -14,7 +15,6 @@ from streamer.events.window import WindowBuilder
 from streamer.packets import Packets
 
 if TYPE_CHECKING:
-    from streamer.batch import Gap
     from streamer.geometry import Geometry
 
 __all__ = ["AsyncEvents", "Events", "Options", "events"]
@@ -31,7 +31,7 @@ class Options(TypedDict, total=False):
     clock: Clock | None
     lateness: float
     max_hits: int
-    io_groups: Collection[int] | None
+    io_groups: int | Collection[int] | None
     bad_parity: bool
     veto_ticks: int
 
@@ -65,7 +65,7 @@ def events(
     clock: Clock | None = None,
     lateness: float = DEFAULT_LATENESS,
     max_hits: int = DEFAULT_MAX_HITS,
-    io_groups: Collection[int] | None = None,
+    io_groups: int | Collection[int] | None = None,
     bad_parity: bool = False,
     veto_ticks: int = 0,
 ) -> AsyncEvents[Any] | Events[Any]:
@@ -97,7 +97,7 @@ def events(
         Besides, the hits are in memory of the event that may go on, which a builder cuts if it
         is too long.
     io_groups
-        Cards whose hits are wanted; None for all.
+        Cards whose hits are wanted: one, several, or None for all.
     bad_parity
         Whether hits with a bad parity are wanted: any of their fields may be wrong.
     veto_ticks
@@ -112,8 +112,11 @@ def events(
 
     Raises
     ------
+    TypeError
+        If `builder`, `geometry`, `pedestals` or `clock` is no such object; and later, in the
+        iteration, if what comes is neither Packets nor a Gap.
     ValueError
-        If an argument makes no sense.
+        If another argument makes no sense.
 
     Notes
     -----
@@ -181,11 +184,17 @@ class _Found:
         """What unwraps the time."""
         return self._assembly.clock
 
-    def _take(self, item: Packets | Gap) -> None:
+    def _take(self, item: object) -> None:
         if isinstance(item, Packets):
             self._ready.extend(self._assembly.add(item))
-        else:
+        elif isinstance(item, Gap):
             self._ready.append(item)
+        else:
+            msg = (
+                f"events() takes Packets, but a {type(item).__name__} came: "
+                "give it those of .packets(), of a follower or of each batch"
+            )
+            raise TypeError(msg)
 
     def _end(self) -> None:
         self._is_over = True

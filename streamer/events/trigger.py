@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from streamer.events.backlog import ALL_TIME, NO_TRIGGERS, Triggers
-from streamer.events.drafts import Builder, Draft, Trigger, whole
+from streamer.events.drafts import Builder, Draft, Trigger, cards, made, whole
 from streamer.events.hits import NO_HITS, RawHits
 
 __all__ = ["WINDOW_TICKS", "TriggerBuilder", "TriggerBuilding"]
@@ -65,6 +65,8 @@ class TriggerBuilder:
     min_hits: int = 0
 
     def __post_init__(self) -> None:
+        cards(self.io_groups)
+        made(Builder, "GapBuilder()", rest=self.rest)
         whole(0, after_ticks=self.after_ticks, before_ticks=self.before_ticks)
         whole(0, min_hits=self.min_hits)
         whole(1, bits=self.bits)
@@ -90,8 +92,7 @@ class TriggerBuilding:
 
     def __init__(self, rule: TriggerBuilder) -> None:
         self._rule = rule
-        io_groups = (rule.io_groups,) if isinstance(rule.io_groups, int) else rule.io_groups
-        self._io_groups = None if io_groups is None else np.array([*io_groups], np.int64)
+        self._io_groups = cards(rule.io_groups)
         self._rest = None if rule.rest is None else rule.rest.begin()
         # Of hits before this tick it is known whether they are in a window.
         self._decided = -ALL_TIME
