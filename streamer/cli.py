@@ -23,7 +23,6 @@ from streamer.saying import FAILED, WRONG_CALL, Commands, run
 from streamer.show import Bar, byte_figure
 from streamer.showing import asic_of, convert_shown
 from streamer.summary import summarize
-from writer.errors import CannotWrite
 from writer.recording import Recorded, record
 from writer.simulate import LOADS
 from writer.version import __version__
@@ -289,10 +288,6 @@ def _simulate(
     Ctrl-C ends the run as its normal end does: the file is closed, and says that the run is
     over. 2x2 makes 12 MB a second.
     """
-    # Simulated messages at the end of a real run would be a calamity.
-    if not append and out.is_file() and out.stat().st_size:
-        msg = f"{out}: exists already; --append continues it"
-        raise CannotWrite(msg)
     with _status_line(out) as told:
         done = record(
             out,
@@ -301,6 +296,7 @@ def _simulate(
             seconds=seconds,
             batch_seconds=batch_ms / 1000,
             fast=fast,
+            append=append,
             told=told,
         )
     click.echo(f"{out}: {done}")

@@ -118,10 +118,20 @@ def test_wrong_calls(arguments, code, text, raw: Path, tmp_path: Path, monkeypat
     assert names(tmp_path) == ["raw.h5", "there.h5"]
 
 
+def test_wrong_chips_are_suspected(raw: Path, tmp_path: Path):
+    """A conversion in which not one packet is a hit says so."""
+    done = run("convert", raw, tmp_path / "out.h5", "--asic", "v3")
+    assert done.code == 0
+    assert done.out.endswith("  no packet is a hit: is asic v3 right?\n")
+    assert "hit" not in run("convert", raw, tmp_path / "right.h5").out
+
+
 def test_overwriting_has_to_be_said(raw: Path, tmp_path: Path):
     """Then it is."""
     (tmp_path / "out.h5").write_bytes(b"mine")
-    assert run("convert", raw, tmp_path / "out.h5").code == 1
+    refused = run("convert", raw, tmp_path / "out.h5")
+    assert refused.code == 1
+    assert "exists already, and is not continued; --overwrite makes it anew" in refused.complaint
     assert (tmp_path / "out.h5").read_bytes() == b"mine"
     assert run("convert", raw, tmp_path / "out.h5", "--overwrite", "--compress").code == 0
     with h5py.File(tmp_path / "out.h5") as file:

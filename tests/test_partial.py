@@ -122,7 +122,7 @@ def test_state_of_another_form_is_not_understood(tmp_path: Path, caplog):
     """Of a later version, or of an earlier one; it is known as a state all the same."""
     begun(tmp_path / "out", b"first", b"second")
     state = tmp_path / "out.partial.state"
-    body = state.read_bytes()[:-32].replace(b"partial 1\n", b"partial 9\n", 1)
+    body = state.read_bytes()[:-32].replace(b"partial 2\n", b"partial 9\n", 1)
     state.write_bytes(body + hashlib.blake2b(body, digest_size=32).digest())
     with Partial(tmp_path / "out") as file:
         assert (file.stored, file.size) == (None, 0)

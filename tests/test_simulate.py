@@ -15,6 +15,7 @@ from larpix.format import pacman_msg_format as control
 
 from writer import simulate as module
 from writer.pacman import DATA_BITS, HEADER, WORD, PacketType, SyncType, Word, parity_ok
+from writer.recording import record
 from writer.simulate import LOADS, START_TIME, Detector, Load, simulate
 
 SECOND = 10_000_000
@@ -483,10 +484,32 @@ def test_command_says_in_one_line_what_is_wrong(tmp_path):
     """A file that cannot be written is one line on stderr, and code 1."""
     path = tmp_path / "notes.txt"
     path.write_text("not a raw file")
-    code, out, err = finish(command(path, "--seconds", 1))
+    code, out, err = finish(command(path, "--seconds", 1, "--append"))
     assert (code, out) == (1, "")
     assert err.count("\n") == 1
     assert str(path) in err
+
+
+def test_command_continues_a_file_only_if_told(tmp_path):
+    """Simulated rows never come behind others by mistake."""
+    path = tmp_path / "raw.h5"
+    rows = record(path, load="tile", seconds=0.1, fast=True).rows
+    before = path.read_bytes()
+    code, out, err = finish(command(path, "--load", "tile", "--seconds", 0.1))
+    assert (code, out) == (1, "")
+    assert err == f"error: {path}: exists already; --append continues it\n"
+    assert path.read_bytes() == before
+    code, _, _ = finish(command(path, "--load", "tile", "--seconds", 0.1, "--append"))
+    assert code == 0
+    with h5py.File(path) as file:
+        assert len(file["msgs"]) > rows
+
+
+def test_command_fills_a_file_that_is_empty(tmp_path):
+    """There is nothing in it that could be spoiled."""
+    path = tmp_path / "raw.h5"
+    path.touch()
+    assert finish(command(path, "--load", "tile", "--seconds", 0.1))[0] == 0
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ def main() -> int:
             seconds=args.seconds,
             batch_seconds=args.batch_ms / 1000,
             fast=args.fast,
+            append=args.append,
             told=_tell if args.tell else None,
         )
     except (WriterError, LayoutError) as error:
@@ -54,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("out", metavar="OUT", type=Path, help="raw file to make or to continue")
+    parser.add_argument("out", metavar="OUT", type=Path, help="raw file to make")
     parser.add_argument("--load", choices=LOADS, default="2x2", help="which detector")
     parser.add_argument(
         "--seconds", type=_positive_number, help="how long; until Ctrl-C if not given"
@@ -68,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="as fast as possible and always at the same date, not at the pace of the clock",
     )
+    parser.add_argument("--append", action="store_true", help="continue OUT if it exists already")
     parser.add_argument(
         "--tell",
         action="store_true",

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import NamedTuple
 
+from writer.errors import CannotWrite
 from writer.rawwriter import RawWriter
 from writer.simulate import START_TIME, simulate
 
@@ -43,6 +46,7 @@ def record(
     seconds: float | None = None,
     batch_seconds: float = 0.1,
     fast: bool = False,
+    append: bool = False,
     told: Callable[[Recorded], None] | None = None,
 ) -> Recorded:
     """Write what a simulated detector sends into a raw file.
@@ -53,12 +57,14 @@ def record(
     Parameters
     ----------
     path
-        The file; made, or continued after its last row.
+        The file to make.
     load, seed, seconds, batch_seconds
         As in :func:`writer.simulate.simulate`.
     fast
         As fast as possible and always at the same date, so that the same seed gives the
         same messages; otherwise at the pace of the clock, and now.
+    append
+        Whether a file that is there is continued after its last row, and not refused.
     told
         Called when the file is open, and after each batch that readers can read.
 
@@ -72,7 +78,7 @@ def record(
     ValueError
         If there is no such load, or a time makes no sense.
     WriterError, LayoutError
-        If the file cannot be written.
+        If the file cannot be written, or is there and not to be continued.
 
     Examples
     --------
@@ -89,6 +95,10 @@ def record(
         start_time=START_TIME if fast else time.time(),
         realtime=not fast,
     )
+    # Simulated messages at the end of a real run would be a calamity.
+    if not append and _holds_anything(path):
+        msg = f"{os.fspath(path)}: exists already; --append continues it"
+        raise CannotWrite(msg)
     begun = time.monotonic()
     rows = size = 0
     sent = handed_over = 0.0
@@ -112,6 +122,15 @@ def record(
                 if told:
                     told(so_far())
         return so_far()
+
+
+def _holds_anything(path: str | os.PathLike[str]) -> bool:
+    """Tell whether there is a file that is not empty; what else is there the writer refuses."""
+    try:
+        found = Path(path).stat()
+    except OSError:
+        return False
+    return stat.S_ISREG(found.st_mode) and found.st_size > 0
 
 
 @contextmanager

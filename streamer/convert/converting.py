@@ -15,7 +15,7 @@ import numpy as np
 
 from streamer.batch import Batch
 from streamer.convert.partial import CannotMake, Partial
-from streamer.convert.report import Conversion, Fault
+from streamer.convert.report import Conversion, Fault, asic_text
 from streamer.convert.rows import TooNarrow
 from streamer.errors import FileReplaced, LayoutError, NotReady, StreamError, WriterStalled
 from streamer.packets import Packets, decode
@@ -114,6 +114,7 @@ class Work:
         self._dtype = dtype
         self._position = Position(0)
         self._messages = self._packets = 0
+        self._has_data = False
         self._faults: dict[str, Fault] = {}
         # How it ended; then the output is complete, and has only to be given its name.
         self._outcome: str | None = None
@@ -131,6 +132,7 @@ class Work:
         self._position = Position.from_json(json.dumps(facts["position"]))
         self._stored_row = self._position.row
         self._messages, self._packets = facts["messages"], facts["packets"]
+        self._has_data = facts["has_data"]
         self._faults = {
             kind: Fault(total, tuple(rows)) for kind, (total, rows) in facts["faults"].items()
         }
@@ -149,6 +151,7 @@ class Work:
             "dtype": None if self._dtype is None else self._dtype.descr,
             "messages": self._messages,
             "packets": self._packets,
+            "has_data": self._has_data,
             "faults": self._faults,
             "outcome": self._outcome,
         }
@@ -238,6 +241,8 @@ class Work:
             self._output.append(packets)
         self._messages += len(batch)
         self._packets += len(packets)
+        # To count them would cost time, and nobody needs more.
+        self._has_data = self._has_data or bool(packets.is_data.any())
         for kind, rows in packets.faults.items():
             self._faults[kind] = self._faults.get(kind, Fault()).more(rows)
 
@@ -262,7 +267,7 @@ class Work:
             msg = (
                 f"{self._source.raw}: none of its {self._messages:,} messages could be decoded "
                 f"({kinds}). Nothing was written. Are wire {self._source.wire} and asic "
-                f"{self._source.asic} right?"
+                f"{asic_text(self._source.asic)} right?"
             )
             raise CannotConvert(msg)
 
@@ -278,6 +283,8 @@ class Work:
         """Return what was converted, once it is complete."""
         assert self._outcome is not None
         notes = []
+        if self._packets and not self._has_data:
+            notes.append(f"no packet is a hit: is asic {asic_text(self._source.asic)} right?")
         with suppress(StreamError, LayoutError), RawFile(self._source.raw) as raw:
             if not self._source.follow and not raw.closed:
                 notes.append(

@@ -173,7 +173,7 @@ def _maker(form: str, compressed: bool) -> Make:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] != "pyarrow":
             raise
-        msg = "Parquet needs the package pyarrow: pip install 'larpix-streamer[parquet]'"
+        msg = "Parquet needs the package pyarrow: pip install pyarrow"
         raise CannotConvert(msg) from error
     return ParquetFile
 
@@ -204,7 +204,7 @@ def _wrong_name(raw: Path, out: Path, overwrite: bool) -> str | None:
         return "is a pipe or a device, not a file"
     if not overwrite:
         tidy(out)
-        return "exists already, and was not to be overwritten"
+        return "exists already, and is not continued; --overwrite makes it anew"
     if _is_raw(out):
         return "is a raw file, which is never overwritten"
     return None

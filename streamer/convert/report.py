@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -9,8 +10,10 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Conversion", "Fault"]
+__all__ = ["Conversion", "Fault", "asic_text"]
 
+# So many io_groups there can be.
+_IO_GROUPS = 256
 # So many rows are named for each kind of fault.
 _MOST_ROWS = 5
 
@@ -91,3 +94,22 @@ class Conversion(NamedTuple):
             "resumed_at": self.resumed_at,
             "notes": list(self.notes),
         }
+
+
+def asic_text(asic: str | Mapping[int, str]) -> str:
+    """Return which chips were said to be there, as ``--asic`` takes it.
+
+    Examples
+    --------
+    >>> asic_text("v3"), asic_text({1: "v2", 5: "v3"})
+    ('v3', '1=v2, 5=v3')
+    >>> asic_text(dict.fromkeys(range(256), "v2") | {5: "v3"})
+    'v2, 5=v3'
+    """
+    if isinstance(asic, str):
+        return asic
+    common = []
+    if len(asic) == _IO_GROUPS:
+        common = [one for one, _ in Counter(asic.values()).most_common(1)]
+    others = [f"{group}={one}" for group, one in asic.items() if one not in common]
+    return ", ".join(common + others) or "none"
