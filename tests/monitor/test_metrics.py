@@ -611,32 +611,14 @@ def run(source):
     return done.stdout
 
 
-def test_numba_is_not_needed():
-    """Without it, numpy counts; only who asks for numba is told that it is missing."""
-    source = """
-import sys
-sys.modules["numba"] = None
-from streamer.monitor import Monitor
-from tests.monitor.streams import as_packets, simulated
-monitor = Monitor()
-monitor.update(*as_packets(simulated("tile", 0.2)))
-print(int(monitor.snapshot().totals["data"].sum()))
-try:
-    Monitor(engine="numba")
-except ImportError as error:
-    print(error)
-"""
-    expected = monitored(as_packets(simulated("tile", 0.2))).snapshot().totals["data"].sum()
-    count, said = run(source).splitlines()
-    assert int(count) == expected
-    assert "numba" in said
-
-
-def test_numba_that_may_not_compile():
-    """With its own switch off, numpy counts; only who asks for numba is told why."""
-    source = """
-import os
-os.environ["NUMBA_DISABLE_JIT"] = "1"
+@pytest.mark.parametrize(
+    "off", ["sys.modules['numba'] = None", "os.environ['NUMBA_DISABLE_JIT'] = '1'"]
+)
+def test_numba_is_not_needed(off: str):
+    """Where it is missing, or may not compile, numpy counts; who asks for numba is told why."""
+    source = f"""
+import os, sys
+{off}
 from streamer.monitor import Monitor
 from tests.monitor.streams import as_packets, simulated
 monitor = Monitor()
