@@ -117,7 +117,7 @@ class Finality:
     def _announces_written_only(self) -> bool:
         """Tell whether its writer is, or was when it was killed, a RawWriter."""
         # On any host: no other writer opens a file that has this mark.
-        marked = self._source.rows.meta.finished is not None
+        marked = self._source.known.finished is not None
         return marked and self._source.meta.finished == WRITING
 
     def _make_final(self, rows: int) -> None:

@@ -126,13 +126,13 @@ class RawFile:
     @property
     def run_id(self) -> str | None:
         """UUID of the run, if the file was made by a writer of this project and says so."""
-        run_id = self._source.rows.meta.run_id
+        run_id = self._source.known.run_id
         return None if run_id == UNREADABLE else run_id
 
     @property
     def io_version(self) -> str | None:
         """Version of the messages' bytes, if the file says so: it never changes."""
-        io_version = self._source.rows.meta.io_version
+        io_version = self._source.known.io_version
         return None if io_version == UNREADABLE else io_version
 
     @property
@@ -142,7 +142,7 @@ class RawFile:
         Only a :class:`writer.RawWriter` says so; of other writers one cannot know.
         """
         # A file in which the mark was not made at its creation will never have it.
-        if self._source.rows.meta.finished is None or not self.closed:
+        if self._source.known.finished is None or not self.closed:
             return False
         # The clock of a file system is coarse: a file that was just written may be written
         # again with the same time.

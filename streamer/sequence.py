@@ -12,7 +12,7 @@ from pathlib import Path
 
 from streamer.batch import Gap
 from streamer.choice import Choice
-from streamer.errors import FileReplaced, RowUnreadable
+from streamer.errors import FileReplaced, NotReady, RowUnreadable
 from streamer.position import Position
 from streamer.runs import Run, RunFolder
 from streamer.step import Place, Step
@@ -179,6 +179,12 @@ class Sequence:
             self._files[self._oldest].close()
             self._oldest += 1
         steps = self._files[place.file]
+        try:
+            return self._step_in(steps, place)
+        except (NotReady, OSError) as error:  # only just now: at the next look it is known
+            return Step(place, trouble=str(error))
+
+    def _step_in(self, steps: Steps, place: Place) -> Step:
         try:
             step = steps.step(place.row)
         except FileReplaced as error:

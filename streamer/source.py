@@ -41,9 +41,10 @@ class Source:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._rows: DirectRows | LibraryRows | None = None
+        self._known: Meta | None = None
         self._fd = open_descriptor(path)
         try:
-            self._rows = open_rows(self._fd, path)
+            self._open()
         except BaseException as error:
             self.close()
             if isinstance(error, OSError):  # of a file server, for one
@@ -61,14 +62,18 @@ class Source:
     @property
     def rows(self) -> DirectRows | LibraryRows:
         """The rows, opened again if the last attempt to do so has failed."""
-        if self._rows is None:
-            self._rows = open_rows(self.fd, self.path)
-        return self._rows
+        return self._rows or self._open()
+
+    @property
+    def known(self) -> Meta:
+        """What the file said of itself when it was opened, also while it cannot be read."""
+        assert self._known is not None
+        return self._known
 
     @property
     def meta(self) -> Meta:
         """What the file says of itself now; read anew, in about a millisecond."""
-        return read_meta_anew(self.fd, self.path) or self.rows.meta
+        return read_meta_anew(self.fd, self.path) or self.known
 
     @property
     def is_open(self) -> bool:
@@ -107,8 +112,15 @@ class Source:
                     raise self.not_readable(error) from error
             # The error may have come from a handle that is spoilt.
             self.spoil()
-            self._rows = open_rows(self.fd, self.path)
+            self._open()
         raise AssertionError  # the last try returns or raises
+
+    def _open(self) -> DirectRows | LibraryRows:
+        rows = self._rows = open_rows(self.fd, self.path)
+        # If it was started again meanwhile, what is known is of the run that was opened first.
+        if self._known is None or rows.meta.created == self._known.created:
+            self._known = rows.meta
+        return rows
 
     def spoil(self) -> None:
         """Close the rows and their handle, for all that share it; they are opened again."""

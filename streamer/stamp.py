@@ -30,7 +30,7 @@ class Stamp:
 
     def __init__(self, source: Source) -> None:
         self._source = source
-        self.created = source.rows.meta.created
+        self.created = source.known.created
         self._bytes = struct.pack("<d", self.created)
         self._place = self._find()
 

@@ -11,6 +11,7 @@ import pytest
 from streamer import CheckpointError, FileReplaced, Gap, Position, WriterStalled, tail
 from streamer.errors import RowUnreadable
 from streamer.opening import look_at_meta
+from streamer.retry import Patience
 from writer import RawWriter
 from writer.layout import Meta
 
@@ -441,6 +442,28 @@ def test_a_finished_run_started_again_in_place(way: str, runs: Path):
             assert isinstance(run.messages[7], Gap)
             assert run.messages[7][:2] == (7, None)
             assert_rows(run.messages[8:], range(7))
+
+
+@pytest.mark.parametrize("folder", [True, False])
+def test_a_run_started_again_whose_file_stays_empty_for_a_while(
+    folder: bool, way: str, runs: Path, monkeypatch
+):
+    """What cannot be read at present is waited for, and then given behind a gap."""
+    monkeypatch.setattr("streamer.source.Source.PATIENCE", Patience(3, 0.01))
+    monkeypatch.setattr("streamer.opening._PATIENCE", Patience(3, 0.01))
+    path = runs / "raw.h5"
+    with foreign(path, 5):
+        pass  # nothing in it says that the run is over
+    write(runs / "other", 7)
+    source = runs if folder else path
+    with live(way, source, on_replace="continue") as run:
+        run.has(5)
+        os.truncate(path, 0)
+        run.looked(5)
+        path.write_bytes((runs / "other").read_bytes())
+        run.has(13)
+    assert isinstance(run.messages[5], Gap)
+    assert_rows(run.messages[6:], range(7))
 
 
 @pytest.mark.parametrize("on_replace", ["raise", "continue"])
