@@ -72,7 +72,8 @@ def follow(
     until
         ``"finished"``: the writer has ended the run and said so, as a
         :class:`writer.RawWriter` does at its close. Other writers never say so: then the
-        caller ends it, or `idle_timeout`. ``"end"``: what is committed at the first look.
+        caller ends it, or `idle_timeout`, and a line in the log says so after a silence.
+        ``"end"``: what is committed at the first look.
         A row: the rows before it; none if that is before the start. A folder never
         finishes, as another run may come, and has no rows of its own.
     io_groups

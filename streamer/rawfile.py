@@ -17,6 +17,7 @@ from streamer.finality import ALL_BYTES, STEP_ROWS, Finality
 from streamer.source import Source
 from streamer.stamp import Stamp
 from writer.layout import UNREADABLE, Meta
+from writer.lock import is_locked
 
 __all__ = ["RawFile", "Some"]
 
@@ -190,6 +191,11 @@ class RawFile:
     def closed(self) -> bool:
         """Whether nobody has it open for writing, as far as its mark says."""
         return self._source.closed
+
+    @property
+    def is_held(self) -> bool:
+        """Whether a living :class:`writer.RawWriter` has it open."""
+        return is_locked(self._source.fd)
 
     @property
     def age(self) -> float:

@@ -198,6 +198,8 @@ class Sequence:
                 raise
             step = Step(place)
         if self._runs is None:
+            if step.place.row is not None and not (step.read or step.outcome):
+                steps.tell_of_silence(step.place.row)
             return step
         if step.read:  # if this was its end, that is none of the folder
             return step._replace(outcome=None)

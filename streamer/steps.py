@@ -38,6 +38,8 @@ _STEP_ROWS = 16384
 _LATE_SECONDS = 1.0
 # A writer that has lost its file to another name is given so long for its last rows.
 _DRAIN_SECONDS = 1.0
+# A DAQ appends some ten times a second; without hits, its heartbeats come every few seconds.
+_SILENT_SECONDS = 5.0
 
 
 class _Missing(NamedTuple):
@@ -79,7 +81,7 @@ class Steps:
         self.choice = choice
         self._after = after
         self._raw: RawFile | None = None
-        self._warned = False
+        self._warned = self._told = False
         self._absent = False
         self._first: int | None = None
         self._stop: int | None = None
@@ -148,6 +150,20 @@ class Steps:
         # What is announced may be there as soon as all pages have come.
         still = self.is_still(max(seconds, 2 * _LATE_SECONDS))
         return still and not self._raw.is_final(row) and self._raw.was_left_at(row)
+
+    def tell_of_silence(self, row: int) -> None:
+        """Say once that perhaps no row will come from this one on: most files never say so."""
+        raw = self._raw
+        if raw is None or self._told or raw.is_held or not self.is_over(row, _SILENT_SECONDS):
+            return
+        self._told = True
+        logger.warning(
+            "%s: last written %.0f s ago, and nothing in it says that its run is over; waiting "
+            "for row %d. To stop at what is there, follow until='end'",
+            self.path,
+            raw.age,
+            row,
+        )
 
     @property
     def finished(self) -> bool:

@@ -931,6 +931,38 @@ def test_nothing_is_logged_of_a_file_that_is_there(
     assert not warnings_of(caplog)
 
 
+def test_a_silence_that_may_be_the_end_is_logged_once(
+    way: str, path: Path, caplog: pytest.LogCaptureFixture
+):
+    """Most files never say that their run is over: who waits for it is told."""
+    with foreign(path, 10):
+        pass
+    os.utime(path, (0, time.time() - 3600))
+    with live(way, path) as run:
+        run.has(10)
+        run.until(lambda: warnings_of(caplog))
+        run.looked(10)
+        run.close()
+    (line,) = warnings_of(caplog)
+    assert line.startswith(f"{path}: last written 36")
+    assert "s ago, and nothing in it says that its run is over; waiting for row 10" in line
+
+
+def test_a_pause_of_a_writer_that_lives_is_not_logged(
+    way: str, path: Path, caplog: pytest.LogCaptureFixture
+):
+    """A RawWriter says when a run is over, and until then that it lives."""
+    with RawWriter(path) as out, live(way, path) as run:
+        append(out, 0, 10)
+        run.has(10)
+        os.utime(path, (0, time.time() - 3600))
+        run.looked(10)
+        append(out, 10, 20)
+        out.close()
+        assert_rows(run.end(), range(20))
+    assert not [line for line in warnings_of(caplog) if "last written" in line]
+
+
 def test_folder_that_does_not_exist_yet(way: str, tmp_path: Path):
     """The folder may come later, too; there are no hints then."""
     path = tmp_path / "run" / "raw.h5"
