@@ -1,6 +1,7 @@
 """What every test has: nothing may be left behind."""
 
 import gc
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -25,6 +26,15 @@ def _descriptors() -> dict[str, str]:
 # anyio's and trio's idle workers end by themselves.
 _KEPT_THREADS = ("AnyIO worker", "Trio thread")
 _KEPT_DESCRIPTORS = ("/dev/", "anon_inode:", "socket:", "pipe:")
+
+
+def pytest_configure() -> None:
+    """Let tests interrupt the processes that they start, also where a shell ignores Ctrl-C.
+
+    It does so for what it runs in the background, and whoever is started from there inherits it.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_finish() -> None:
