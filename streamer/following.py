@@ -181,8 +181,10 @@ class Following:
         """
         place = call.place
         while True:
-            # Before looking: what changes from now on is not to be waited for.
+            # Before looking: what changes from now on is not to be waited for, and of a silence
+            # that is to be told of, the last look is behind the end.
             call.changed.clear()
+            is_last = call.left <= 0
             step = self._steps.step(place)
             moved, place = step.place.file != place.file, step.place
             if step.read or step.outcome is not None or step.gap is not None:
@@ -194,7 +196,7 @@ class Following:
             left = call.left
             if left > 0:
                 call.changed.wait(min(self._poll, left))
-            if call.left <= 0 or place != call.place or step.trouble != call.trouble:
+            if is_last or call.is_over or place != call.place or step.trouble != call.trouble:
                 return step
 
     def _store(self, call: _Call) -> None:
@@ -311,18 +313,19 @@ class _Call:
         self.committed = committed
         self.changed = threading.Event()
         self._until = until
-        self._over = False
+        #: Whether nobody waits for it any more.
+        self.is_over = False
 
     @property
     def left(self) -> float:
         """For how long it may go on."""
-        if self._over:
+        if self.is_over:
             return 0.0
         return threading.TIMEOUT_MAX if self._until is None else self._until - time.monotonic()
 
     def end(self) -> None:
         """Let it return soon, if it has not."""
-        self._over = True
+        self.is_over = True
         self.changed.set()
 
 

@@ -162,7 +162,7 @@ class RawFile:
             return "was deleted, or given another name"
         except OSError:  # a folder that is not accessible at present
             return None
-        own = os.fstat(self._source.fd)
+        own = self.status
         if (now.st_dev, now.st_ino) == (own.st_dev, own.st_ino):
             return None
         return "another file has this name now"
@@ -182,9 +182,14 @@ class RawFile:
         return self._final.is_settled() or self.age > _STILL_SECONDS
 
     @property
+    def status(self) -> os.stat_result:
+        """What the system says of the file now, whatever has become of its name."""
+        return os.fstat(self._source.fd)
+
+    @property
     def sign(self) -> tuple[int, ...]:
         """What changes with the file, if not always: a clock may be coarse."""
-        status = os.fstat(self._source.fd)
+        status = self.status
         return status.st_mtime_ns, status.st_size, *self._lengths
 
     @property

@@ -226,9 +226,19 @@ class RunFolder:
         path = self._paths.get(start.created)
         return path if path is not None and path.name in self._names else None
 
-    def leave(self, position: Position, path: Path) -> None:
-        """Count a run as complete; if it is written after all, it is to be taken once more."""
-        if path.name in self._names and (status := _status(path)) is not None:
+    def leave(self, position: Position, path: Path, status: os.stat_result) -> None:
+        """Count a run as complete; if it is written after all, it is to be taken once more.
+
+        Parameters
+        ----------
+        position
+            Where it is left.
+        path
+            The name that it had.
+        status
+            What the system said of it before it was read to there.
+        """
+        if path.name in self._names:
             at = _Left(position, path.name, status.st_mtime_ns, status.st_size)
             self._left[position.created or 0.0] = at
             self._names[path.name].changed = status.st_ctime_ns

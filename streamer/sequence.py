@@ -310,8 +310,8 @@ class Sequence:
             return step
         if not self._has(place.file + 1):
             return step if step.outcome == "end" else step._replace(outcome=None)
-        if steps.identity is not None:
-            self._runs.leave(steps.identity.at(place.row), steps.path)
+        if steps.identity is not None and steps.status is not None:
+            self._runs.leave(steps.identity.at(place.row), steps.path, steps.status)
         if step.facts is not None and place.row < step.facts.announced:
             text = "%s: rows %d to %d were announced and never written; going on with the next run"
             logger.warning(text, steps.path, place.row, step.facts.announced)

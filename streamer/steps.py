@@ -7,6 +7,7 @@ or :func:`streamer.tail`, through :class:`streamer.sequence.Sequence`, waits bet
 from __future__ import annotations
 
 import logging
+import os
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -78,6 +79,8 @@ class Steps:
         self.number = number
         #: How often it looked at rows that it had seen announced and could not read.
         self.retries = 0
+        #: What the system said of the file just before the last look.
+        self.status: os.stat_result | None = None
         self.choice = choice
         self._after = after
         self._raw: RawFile | None = None
@@ -118,6 +121,7 @@ class Steps:
         """
         try:
             raw = self._opened()
+            self.status = raw.status
             announced = raw.look()
             if self._first is None and not self._has_settled(raw):
                 return Step(self._at(row))
@@ -134,12 +138,21 @@ class Steps:
 
     def is_still(self, seconds: float) -> bool:
         """Tell whether the file has not changed for so long, by its own clock or by ours."""
-        if self._raw is None:
+        raw = self._raw
+        if raw is None:
             return False
-        sign, now = self._raw.sign, time.monotonic()
+        sign, now = raw.sign, time.monotonic()
         if sign != self._seen:
             self._seen, self._seen_since = sign, now
-        return max(now - self._seen_since, self._raw.age) > seconds
+        return max(now - self._seen_since, raw.age) > seconds and not self._has_changed(raw)
+
+    def _has_changed(self, raw: RawFile) -> bool:
+        """Tell whether the file has been written since the last look.
+
+        However long this process was held up in between: then what it saw proves nothing.
+        """
+        then, now = self.status, raw.status
+        return then is None or (then.st_mtime_ns, then.st_size) != (now.st_mtime_ns, now.st_size)
 
     def is_over(self, row: int, seconds: float) -> bool:
         """Tell whether no row from this one on is there, or will come: it is still for so long."""
@@ -309,7 +322,7 @@ class Steps:
         if self._orphaned is None:
             self._orphaned = now
         # Its writer may still have rows for it, under another name or none.
-        elif raw.still and now - self._orphaned > _DRAIN_SECONDS:
+        elif now - self._orphaned > _DRAIN_SECONDS and raw.still and not self._has_changed(raw):
             msg = f"{self.path}: {reason}, and all rows of the file that was followed were given"
             raise FileReplaced(msg, drained=True)
 

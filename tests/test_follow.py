@@ -3,6 +3,7 @@
 import ctypes
 import logging
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -311,6 +312,38 @@ def test_timeout_is_of_the_writer_not_of_the_reader(path: Path):
             time.sleep(0.4)
         append(out, 3, 4)
         assert next(live).row == 3
+
+
+@pytest.mark.parametrize("hints", [True, False])
+def test_a_process_that_was_stopped_looks_before_it_tells_of_silence(hints: bool, path: Path):
+    """Rows that have come while it was held up are given, however long that was."""
+    program = (
+        "import sys; from streamer import tail\n"
+        f"for message in tail(sys.argv[1], idle_timeout=1.0, poll=0.2, hints={hints}):\n"
+        "    print(message.row, flush=True)\n"
+    )
+    with (
+        foreign(path, 2) as file,
+        subprocess.Popen(
+            [sys.executable, "-c", program, path],
+            env=environment() | {"PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process,
+    ):
+        try:
+            assert [process.stdout.readline() for _ in range(2)] == ["0\n", "1\n"]
+            process.send_signal(signal.SIGSTOP)
+            enlarge(file, 3)
+            fill(file, 2, 3)
+            time.sleep(1.2)  # longer than the silence may be
+            process.send_signal(signal.SIGCONT)
+            out, errors = process.communicate(timeout=30)
+        finally:
+            process.kill()
+    assert out == "2\n"
+    assert "WriterStalled" in errors
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -1,12 +1,13 @@
 """on_replace="continue": the old rows, a gap that is told, and the new file from its start."""
 
 import shutil
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
-from streamer import FileReplaced, Follower, Gap, Message, Position, Tail
+from streamer import FileReplaced, Follower, Gap, Message, Position, RawFile, Tail
 
 from .following import WAYS, assert_rows, enlarge, fill, foreign, live, write
 
@@ -103,6 +104,35 @@ def test_rows_that_come_after_the_rename_are_given_first(way: str, path: Path, t
         assert_rows(old, range(20))
         assert gap[:2] == (20, 20)
         assert_rows(new, range(7))
+
+
+def test_rows_that_come_while_it_is_decided_that_a_lost_file_is_over(
+    way: str, path: Path, tmp_path: Path, monkeypatch
+):
+    """However long the process is held up between a look and what it makes of it."""
+    look = RawFile.look
+    looks = []
+    other = write(tmp_path / "other.h5", 3)
+    with foreign(path, 10) as file:
+
+        def held_up(raw: RawFile) -> int:
+            announced = look(raw)
+            if raw.orphaned:
+                looks.append(announced)
+                if len(looks) == 2:
+                    enlarge(file, 15)
+                    fill(file, 10, 15)
+                    time.sleep(0.5)  # longer than it may be without a name, and still
+            return announced
+
+        monkeypatch.setattr(RawFile, "look", held_up)
+        with live(way, path, on_replace="continue") as run:
+            run.has(10)
+            other.replace(path)
+            old, gap, new = parts(run.end())
+    assert_rows(old, range(15))
+    assert gap[:2] == (15, 15)
+    assert_rows(new, range(3))
 
 
 def test_the_same_run_put_back_goes_on(way: str, path: Path, tmp_path: Path):

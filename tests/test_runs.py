@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from streamer import CheckpointError, FileReplaced, Gap, Position, WriterStalled, tail
+from streamer import CheckpointError, FileReplaced, Gap, Position, RawFile, WriterStalled, tail
 from streamer.errors import RowUnreadable
 from streamer.opening import look_at_meta
 from streamer.retry import Patience
@@ -444,6 +444,31 @@ def test_a_finished_run_started_again_in_place(way: str, runs: Path):
             assert_rows(run.messages[8:], range(7))
 
 
+def test_rows_that_come_while_it_is_decided_that_a_run_is_over(way: str, runs: Path, monkeypatch):
+    """However long the process is held up between a look and what it makes of it."""
+    look = RawFile.look
+    waiting = [True]
+    with foreign(runs / "a.h5", 5) as file:
+        write(runs / "b.h5", 3)
+
+        def held_up(raw: RawFile) -> int:
+            announced = look(raw)
+            if raw.path.name == "a.h5" and announced == 5 and waiting and len(run.messages) == 5:
+                waiting.clear()
+                enlarge(file, 9)
+                fill(file, 5, 9)
+                time.sleep(2 * GRACE)
+            return announced
+
+        monkeypatch.setattr(RawFile, "look", held_up)
+        with live(way, runs, rotate_grace=GRACE) as run:
+            run.has(12)
+            run.looked(20)
+    assert given(run.messages) == [("a.h5", row) for row in range(9)] + [
+        ("b.h5", row) for row in range(3)
+    ]
+
+
 @pytest.mark.parametrize("folder", [True, False])
 def test_a_run_started_again_whose_file_stays_empty_for_a_while(
     folder: bool, way: str, runs: Path, monkeypatch
@@ -477,8 +502,8 @@ def test_a_run_that_is_removed_before_it_is_read(on_replace: str, way: str, runs
         run.has(3)
         write(runs / "2.h5", 3)
         write(runs / "3.h5", 3)
-        # Seen, and not opened: the first one is still being written.
-        run.until(lambda: run.follower._steps.ahead)
+        # Known to come next, and not opened: the first one is still being written.
+        run.until(lambda: [file.path.name for file in run.follower._steps._files[1:]] == ["2.h5"])
         (runs / "2.h5").unlink()
         out.close()
         if on_replace == "raise":

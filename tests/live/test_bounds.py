@@ -189,8 +189,9 @@ def test_inotify_is_exhausted(way: str, limit: str, tmp_path: Path):
     """Where the system has no watch to give, the rows are the same, and nothing is left."""
     path = tmp_path / "raw.h5"
     with program("exhausted", path, way, limit) as process:
-        if answer(process) == "no namespace":
+        if (begun := answer(process)) == "no namespace":
             pytest.skip("this system gives no user namespace, so its limits cannot be lowered")
+        assert begun == f"{path}: absent; waiting for it"
         with running("rawwriter", path, batch=100, batches=20, pause=0.01) as writer:
             writer.wait()
         report = answer(process)
@@ -368,7 +369,10 @@ def exhausted(path: str, way: str, limit: str) -> None:
         say("no namespace")
         return
     Path("/proc/sys/user", limit).write_text("0")
-    say("ready")
+    # It asks for a watch once it has to wait; a writer that is faster would leave it no reason.
+    waits = logging.Handler(logging.WARNING)
+    waits.emit = lambda record: say(record.getMessage())
+    logging.getLogger("streamer.follow").addHandler(waits)
     say(followed(Path(path), way, "batches", "finished"))
 
 
