@@ -34,7 +34,7 @@ class Message(NamedTuple):
 
 
 class Gap(NamedTuple):
-    """Rows that are not given, in the place where they would have come.
+    """Rows that are not delivered; it comes in their place.
 
     Examples
     --------

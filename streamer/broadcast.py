@@ -115,9 +115,9 @@ class Hub(Generic[ManyT]):
     given what waits for it, and is then told by a :class:`StreamError`, unless the
     follower had come to its end: so the tasks of the consumers belong inside the block.
 
-    What the follower raises is raised in every subscription, in its place, and then once
-    more asked for if one of them asks again. If the last of them had left, it is raised at
-    the end of the block.
+    An error of the follower is raised in every subscription, at its place in the stream; if
+    one of them asks again, so does the hub. If no subscription was left, it is raised at the
+    end of the block.
 
     Examples
     --------
@@ -152,7 +152,7 @@ class Hub(Generic[ManyT]):
     def subscribe(
         self, policy: str = "block", *, capacity: int | None = None
     ) -> Subscription[Any]:
-        """Have what is read from now on.
+        """Subscribe to what is read from now on.
 
         Parameters
         ----------
@@ -165,8 +165,8 @@ class Hub(Generic[ManyT]):
             ``"latest"``: it is given the newest. When more would wait than may, the oldest
             is left out: for a display.
 
-            ``"sample"``: it is given stretches without a break. When as much waits as may,
-            what comes is left out until all of that is taken: for whoever looks at
+            ``"sample"``: it is given unbroken stretches. When its capacity is full, new rows
+            are left out until it has taken all that waits: for consumers that look at
             neighbouring rows. How much is left out depends on the consumer's pace alone.
         capacity
             How many bytes of batches wait for it, with the columns that belong to the

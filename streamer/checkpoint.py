@@ -91,8 +91,8 @@ class Checkpoint:
         position
             What to store.
         number
-            How manieth it is: one that was decided on before another, but comes after it, is
-            left out.
+            Its place in the order of decisions: a position that was decided on earlier, but
+            arrives later, is not stored.
 
         Raises
         ------

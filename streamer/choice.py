@@ -84,7 +84,7 @@ def _chosen(io_groups: Collection[int]) -> NDArray[np.bool_]:
     except TypeError:
         groups = set()
     if not groups or not groups <= {*range(256)}:
-        msg = f"io_groups is {io_groups!r}, not some numbers from 0 to 255"
+        msg = f"io_groups is {io_groups!r}, not a set of numbers from 0 to 255"
         raise ValueError(msg)
     wanted = np.zeros(256, bool)
     wanted[list(groups)] = True

@@ -319,7 +319,7 @@ def _status_line(out: Path) -> Iterator[Callable[[Recorded], None] | None]:
             said = Text(f"{out}: {done.seconds:.0f} s, {done.rows:,} rows, ")
             said.append(f"{done.rows / pace:,.0f} messages/s, {byte_figure(done.bytes / pace)}/s")
             if late > _LATE_SECONDS:
-                said.append(f"; {late:.0f} s late, too much for this computer", "red")
+                said.append(f"; {late:.0f} s behind: this computer is too slow for it", "red")
             status.update(said)
 
         yield tell
@@ -364,8 +364,8 @@ def _recover(file: Path, out: Path, keep_uncommitted: bool, as_object: bool) -> 
     only read, and OUT must not exist. If nothing is wrong with FILE, that is said and nothing
     is written.
 
-    HDF5 has no checksum of messages: of a message whose bytes have changed, but not their
-    number, nobody can know it.
+    HDF5 has no checksum of messages: one whose bytes have changed, but not its length, cannot
+    be told from a good one.
     """
     with Bar("recovering") as bar:
         done = recover(file, out, keep_uncommitted=keep_uncommitted, told=bar.show)
@@ -409,7 +409,7 @@ def _recover(file: Path, out: Path, keep_uncommitted: bool, as_object: bool) -> 
     "v3, lightpix; may be given several times.  [default: v2]",
 )
 @click.option("--compress", is_flag=True, help="Compress the HDF5 file; it takes longer.")
-@click.option("--overwrite", is_flag=True, help="OUT may exist, and gives way at the end.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing OUT at the end.")
 @click.option("--json", "as_object", is_flag=True, help="The report as one object of JSON.")
 def _convert(
     file: Path,

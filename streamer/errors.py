@@ -52,7 +52,7 @@ class NotReady(StreamError):
 class RowUnreadable(StreamError):
     """Raised when a row that both datasets announce cannot be read.
 
-    The rows before it are not affected. Waiting helps if the writer lives and is slow.
+    The rows before it are not affected. Waiting helps if the writer is alive but slow.
 
     Attributes
     ----------
@@ -103,7 +103,7 @@ class FileReplaced(StreamError):
 
 
 class GeometryError(StreamError, ValueError):
-    """Raised when a file of pixel positions is wrong, or positions are asked for wrongly."""
+    """Raised when a file of pixel positions is wrong, or an argument of a lookup is."""
 
 
 class PedestalError(StreamError, ValueError):

@@ -91,8 +91,8 @@ def follow(
         A file in which the position is stored, and from which it is taken if it exists; then
         `start` does not matter. A message is committed when the next one is asked for, or
         with :meth:`Follower.commit`; what is committed is stored when there is nothing to
-        read, at least every second, at the end and at the close. Who is killed is given
-        again what was not stored, and misses nothing.
+        read, at least every second, at the end and at the close. After a kill, what was not
+        stored is delivered again, and nothing is missed.
     on_replace
         What happens when the name is given to another file, or the run is started again in
         the same one. All rows of the old one that can still be read are given first. Then
@@ -117,8 +117,8 @@ def follow(
     Notes
     -----
     Runs on asyncio and trio. HDF5 is called in one worker thread at a time and never in
-    the event loop. Nothing is read before it is asked for. To be cancelled at any await
-    loses nothing and gives nothing twice: whoever asks again goes on with the next row.
+    the event loop. Nothing is read before it is asked for. Cancelling at any await
+    loses nothing and delivers nothing twice: the next call goes on with the next row.
 
     In a folder, rows that were announced in a file and never written, as a killed writer
     leaves them, are not waited for once a newer file is there. A run that appears late, made
@@ -157,8 +157,8 @@ def follow(
 class Follower(Following, Generic[OneT, ManyT]):
     """What :func:`follow` returns: an async iterator over the messages of a file.
 
-    Not to be made by hand, nor used by two tasks at once. Best used in ``async with``,
-    which closes the file at once; otherwise that happens when it is no longer referred to.
+    Do not construct it directly, nor use it from two tasks at once. Best used in ``async with``,
+    which closes the file at once; otherwise that happens when it is garbage-collected.
 
     Examples
     --------

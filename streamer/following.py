@@ -229,7 +229,7 @@ class Following:
         return self._checkpoint is not None and time.monotonic() > self._store_due
 
     def _numbered(self) -> tuple[Position, int]:
-        """Return what is to be stored now, and how manieth that was decided on it is.
+        """Return the position to store now, and its place in the order of decisions.
 
         Not in the thread that stores it: one that was abandoned comes late.
         """
@@ -308,7 +308,7 @@ class _Call:
     ) -> None:
         self.place = place
         self.trouble = trouble
-        #: How manieth it is, and what its caller has done with.
+        #: Its number among the calls, and the position its caller has finished with.
         self.number = number
         self.committed = committed
         self.changed = threading.Event()

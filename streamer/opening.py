@@ -134,7 +134,7 @@ def _open_flagged(fd: int, path: Path, superblock: Superblock) -> DirectRows:
             file = opened.enter_context(h5py.File(raw, "r"))
             meta = _checked_meta(file, path, superblock, lenient=True)
             if not DirectRows.can_read(file, superblock):
-                msg = f"{path}: open for writing without SWMR, and not the plain case"
+                msg = f"{path}: open for writing without SWMR, and of an unusual layout"
                 raise NotReady(msg)
             handle = Handle(file, meta, raw)
         except TRANSIENT as error:

@@ -26,7 +26,7 @@ def anchor_of(message: Message) -> str:
 
 @dataclass(frozen=True)
 class Position:
-    """A row of one certain file.
+    """A row of one particular file.
 
     Parameters
     ----------
@@ -42,8 +42,8 @@ class Position:
         The name of the file, without its folder: where to look first among many. A file that
         was renamed is still the same one.
     newest
-        Of a folder: when the newest run was made that has been begun, in Unix seconds, if
-        that is another one.
+        Of a folder: when the newest run begun so far was made, in Unix seconds, if it is not
+        this one.
     passed_over
         Of a folder: names of files that come before that one, or may do so, and that have not
         been given: they could not be read then, or came late.

@@ -66,8 +66,8 @@ class RawFile:
     -----
     A row counts as committed when both datasets announce it and its message is verified:
     HDF5 announces rows that are not written yet, which then look like empty messages of
-    io_group 0. Rows that really are so are told apart once the file is closed, or its
-    writer is one of this project, or rows of a later batch have been seen.
+    io_group 0. Real messages of that kind can be told from them once the file is closed,
+    rows of a later batch have been seen, or if its writer is one of this project.
 
     Examples
     --------
@@ -188,7 +188,7 @@ class RawFile:
 
     @property
     def sign(self) -> tuple[int, ...]:
-        """What changes with the file, if not always: a clock may be coarse."""
+        """Differs once the file has changed; may miss a change, as clocks are coarse."""
         status = self.status
         return status.st_mtime_ns, status.st_size, *self._lengths
 
@@ -210,9 +210,9 @@ class RawFile:
     def was_left_at(self, row: int) -> bool:
         """Tell whether announced rows from this one on were never written.
 
-        As a writer leaves them that was killed. Not if the file was closed, or its writer
-        announces what is there only, and neither if a later one can be read: then what cannot
-        be read is damaged, or is waited for.
+        A killed writer leaves such rows. False if the file was closed, if its writer announces
+        only what is there, or if a later row can be read: then an unreadable row is damaged,
+        or still to come.
         """
         return self._final.was_left_at(row, self._announced)
 

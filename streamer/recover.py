@@ -76,7 +76,7 @@ def recover(
 
     Notes
     -----
-    Of a row it is made sure that HDF5's own record of the message is right and that the
+    For each row it is verified that HDF5's own record of the message is right, and that the
     message is there to its end. HDF5 has no checksum of messages, so a changed byte within
     one cannot be noticed.
 
@@ -173,7 +173,7 @@ class _Source:
         try:
             rows = open_rows(fd, path)
         except NotReady as error:
-            msg = f"{error}. Its beginning is damaged, by which all else is found"
+            msg = f"{error}. Its beginning, which leads to all else, is damaged"
             raise NotReady(msg) from error
         try:
             self.meta: Meta = rows.meta

@@ -81,7 +81,7 @@ class RunFolder:
     folder
         The folder; it may be absent as yet.
     pattern
-        Which of its files, as of a shell.
+        Which of its files, as a shell pattern.
 
     Notes
     -----

@@ -92,7 +92,7 @@ class Sequence:
         if self._runs is None:
             self._files.append(Steps(self.path, self._choice))
         elif not _suits_runs(self._choice):
-            msg = "of many files, no rows: start is 'beginning', 'end', the last n or a Position"
+            msg = "of many files, start must be 'beginning', 'end', -n or a Position, not a row"
             msg = f"{self.path}: {msg}, and until 'finished' or 'end'"
             raise ValueError(msg)
 

@@ -31,7 +31,7 @@ class Facts(NamedTuple):
 class Place(NamedTuple):
     """Where a step goes on."""
 
-    #: How manieth of the files that are followed one after the other.
+    #: Index of the file among those that are followed one after the other, from 0.
     file: int
     #: The row in it; None as long as it has not been found.
     row: int | None

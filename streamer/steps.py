@@ -61,7 +61,7 @@ class Steps:
     choice
         What to give of it.
     number
-        How manieth file it is of those that are followed.
+        Index of this file among those that are followed, from 0.
     after
         The file whose place it takes: where that one ended, and what it was. If it is the
         same run, as of a file that was copied and put back, it goes on there.
@@ -261,7 +261,7 @@ class Steps:
             if anchor_of(anchor) != position.anchor:
                 reason = f"it has another message in row {position.anchor_row}"
         if reason is not None:
-            msg = f"{self.path}: not the file that the position is of: {reason}{ADVICE}"
+            msg = f"{self.path}: not the file that the position belongs to: {reason}{ADVICE}"
             raise FileReplaced(msg)
         return position.row
 

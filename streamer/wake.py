@@ -49,7 +49,7 @@ class Hints:
     folder
         The folder in which the files are.
     pattern
-        The names of the files, as of a shell; they need not exist yet.
+        The names of the files, as a shell pattern; they need not exist yet.
     notify
         Called in a thread of the observer, often, and for no reason at times. Must not
         block.

@@ -96,7 +96,7 @@ def test_nothing_decoded_is_a_failure(tmp_path: Path):
     [
         (("absent.h5", "out.h5"), 1, "absent.h5"),
         ((".", "out.h5"), 1, "a folder or a pattern"),
-        (("raw.h5", "raw.h5"), 1, "the raw file itself"),
+        (("raw.h5", "raw.h5"), 1, "is the raw file"),
         (("raw.h5", "there.h5"), 1, "exists already"),
         (("raw.h5",), 2, "Missing argument 'OUT'"),
         (("raw.h5", "out.h5", "--to", "root"), 2, "'root' is not one of"),
@@ -131,7 +131,7 @@ def test_overwriting_has_to_be_said(raw: Path, tmp_path: Path):
     (tmp_path / "out.h5").write_bytes(b"mine")
     refused = run("convert", raw, tmp_path / "out.h5")
     assert refused.code == 1
-    assert "exists already, and is not continued; --overwrite makes it anew" in refused.complaint
+    assert "exists already; --overwrite replaces it" in refused.complaint
     assert (tmp_path / "out.h5").read_bytes() == b"mine"
     assert run("convert", raw, tmp_path / "out.h5", "--overwrite", "--compress").code == 0
     with h5py.File(tmp_path / "out.h5") as file:

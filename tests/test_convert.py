@@ -592,7 +592,7 @@ def test_resuming_checks_that_it_is_the_same_call(options: dict, raw: Path, tmp_
     stop, told = stop_after(1)
     with pytest.raises(Stopped):
         convert(raw, tmp_path / "out.h5", stop=stop, told=told)
-    with pytest.raises(CannotConvert, match="was begun in another way"):
+    with pytest.raises(CannotConvert, match="was begun with other options"):
         convert(raw, tmp_path / "out.h5", **options)
     assert convert(raw, tmp_path / "out.h5", overwrite=True, **options).resumed_at is None
 
@@ -814,7 +814,7 @@ def test_following_a_file_that_never_comes(tmp_path: Path, caplog):
 
     thread = threading.Thread(target=stop_waiting)
     thread.start()
-    with pytest.raises(Stopped, match="before there was such a file"):
+    with pytest.raises(Stopped, match="while it was still absent"):
         convert(tmp_path / "raw.h5", tmp_path / "out.h5", follow=True, stop=stop)
     thread.join()
     assert names(tmp_path) == []
@@ -894,14 +894,14 @@ def test_existing_output_is_left_alone(raw: Path, tmp_path: Path):
 def test_raw_files_are_never_overwritten(raw: Path, tmp_path: Path):
     """Neither the one that is converted nor another."""
     other = written(tmp_path / "other.h5", [hits(1)], 1)
-    for out, reason in ((raw, "the raw file itself"), (other, "is a raw file, which is never")):
+    for out, reason in ((raw, "is the raw file"), (other, "is a raw file, which is never")):
         before = out.read_bytes()
         with pytest.raises(CannotConvert, match=reason):
             convert(raw, out, overwrite=True)
         assert out.read_bytes() == before
     link = tmp_path / "link.h5"
     link.symlink_to(raw)
-    with pytest.raises(CannotConvert, match="the raw file itself"):
+    with pytest.raises(CannotConvert, match="is the raw file"):
         convert(raw, link, overwrite=True)
 
 
@@ -912,7 +912,7 @@ def test_raw_file_that_is_waited_for_is_never_overwritten(name: str, there: bool
     path = tmp_path / name
     if there:
         path.write_bytes(b"")
-    with pytest.raises(CannotConvert, match="the raw file itself"):
+    with pytest.raises(CannotConvert, match="is the raw file"):
         convert(path, tmp_path / "raw.h5", follow=True, overwrite=True)
     assert names(tmp_path) == ([name] if there else [])
 

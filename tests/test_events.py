@@ -691,8 +691,8 @@ def test_pedestals_are_those_of_the_channel(tmp_path: Path):
         ('{"1-1-11-0": true}', "1-1-11-0 is True"),
         ('{"1-1-11-0": NaN}', "1-1-11-0 is nan"),
         ('{"1-1-11-0": 5, "1-1-11-0": 6}', "'1-1-11-0' is there twice"),
-        ("{", "no JSON"),
-        ("", "no JSON"),
+        ("{", "not a JSON"),
+        ("", "not a JSON"),
         ("[" * 100_000, "nested too deeply"),
     ],
 )

@@ -432,7 +432,7 @@ def test_position_of_another_file(way: str, hundred: Path, tmp_path: Path):
         list(islice(first, 40))
         position = first.position
     other = write(tmp_path / "other.h5", 100)
-    with pytest.raises(FileReplaced, match="not the file that the position is of"):
+    with pytest.raises(FileReplaced, match="not the file that the position belongs to"):
         collect(way, other, start=Position.from_json(position.to_json()))
 
 

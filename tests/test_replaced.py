@@ -180,7 +180,7 @@ def test_a_position_of_another_file(way: str, path: Path):
         nothing, gap, new = parts(run.end())
     assert nothing == []
     assert gap[:2] == (7, None)
-    assert "not the file that the position is of" in gap.reason
+    assert "not the file that the position belongs to" in gap.reason
     assert_rows(new, range(10))
 
 

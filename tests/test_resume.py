@@ -169,7 +169,7 @@ def test_a_checkpoint_of_another_file(way: str, path: Path, state: Path, tmp_pat
     write(tmp_path / "other.h5", 20).replace(path)
     with (
         live(way, path, checkpoint=state) as run,
-        pytest.raises(FileReplaced, match="not the file that the position is of"),
+        pytest.raises(FileReplaced, match="not the file that the position belongs to"),
     ):
         run.end()
     assert stored(state) == 5

@@ -120,7 +120,7 @@ def message_column(
     lengths = np.asarray(sizes, np.int64)
     if joined.size > _LONGEST and lengths.max() > _LONGEST:
         row = int(np.argmax(lengths))
-        msg = f"message {row} of the batch has {sizes[row]} bytes, and may have {_LONGEST}"
+        msg = f"message {row} of the batch has {sizes[row]} bytes; at most {_LONGEST} are possible"
         raise BadBatch(msg)
     return placed_column(joined, np.cumsum(lengths) - lengths, lengths)
 

@@ -11,7 +11,7 @@
         ├── WriterKilled     its writer died; only a copy can be continued
         └── DiskFull         nothing of this batch was written; freeing space helps
 
-What a file is, and that one is not, says :class:`writer.layout.LayoutError`.
+That a file is not a raw file at all is a :class:`writer.layout.LayoutError`.
 """
 
 from __future__ import annotations

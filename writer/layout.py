@@ -99,11 +99,11 @@ def _numbers(version: str) -> tuple[int, int] | None:
 
 
 def check_compatible(what: str, found: str | None, requested: str | None, path: object) -> None:
-    """Raise unless a version in a file serves somebody who asks for another.
+    """Raise unless the version of a file is compatible with a requested one.
 
-    It does when the majors are the same and the file's minor is not the smaller one,
-    compared as numbers: 0.10 is newer than 0.9. Versions that are not two numbers serve
-    only who asks for the very same text.
+    It is if the majors are equal and the file's minor is not the smaller one, compared as
+    numbers: 0.10 is newer than 0.9. A version that is not two numbers is compatible only
+    with the very same text.
 
     Parameters
     ----------
@@ -129,7 +129,7 @@ def check_compatible(what: str, found: str | None, requested: str | None, path: 
         has, wants = _numbers(found), _numbers(requested)
         if has and wants and has[0] == wants[0] and has[1] >= wants[1]:
             return
-    msg = f"{path}: its {what} is {found or 'not stated'}, which does not serve {requested!r}"
+    msg = f"{path}: its {what} is {found or 'not stated'}, not compatible with {requested!r}"
     raise IncompatibleVersion(msg)
 
 

@@ -46,8 +46,8 @@ def simulate(
     start_time
         When the detector begins [Unix s].
     realtime
-        Yield each batch when its interval has passed, counted from when the first was asked
-        for; at once if that is over. Otherwise yield as fast as they are asked for.
+        Yield each batch when its interval, counted from the first request, has passed; at once
+        if it has passed already. Otherwise yield as fast as batches are asked for.
 
     Raises
     ------

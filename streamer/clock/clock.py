@@ -1,4 +1,4 @@
-"""Clock: the time of every packet, from counters that begin anew all the time.
+"""Clock: the time of every packet, from counters that are reset or roll over.
 
 A tick is 100 ns. A PACMAN card stamps each word with its counter when it receives it, and a
 chip each hit with its own when it digitises it; the same resets begin both anew. The rules are
@@ -79,14 +79,14 @@ class Clock:
     Attributes
     ----------
     counts : dict of str to int
-        Packets that could not be placed, by reason; headers of messages are not meant to be.
+        Packets that could not be placed, by reason, without message headers, which never are.
         ``"before the first sync"``: nothing tells to what second they belong, as in the first
         second of a run or of following it, or the mode is not known yet; ``"second not known
         yet"``: nor do the headers so far; ``"contradicts the header"``: the header of its
         message, or of one shortly before, is of another second than the count says; ``"from a
         count that is not known"``: they were digitised before a reset of which only the end is
         known; ``"chip out of step"``: the chip's counter can be no time of this card, or its
-        chip missed more than 8 pulses; ``"impossible counter"``: of a millennium.
+        chip missed more than 8 pulses; ``"impossible counter"``: above 2^62 ticks.
     corrections : dict of str to int
         What was put right, or is worth a note: ``"syncs lost"``: pulses that the count had to
         make up for, by the counter's value, its drop or the headers; ``"seconds set back"``:
@@ -101,12 +101,12 @@ class Clock:
     -----
     **Ticks.** Of cards with PPS, ticks are those of Unix time: all share one scale, in which a
     reset is at the same tick for all, so that times of different cards can be compared to the
-    tick. Which second a reset belongs to is taken from the headers of messages: not from that
-    of a SYNC word, which is written when the second may be changing, but from those of all
-    words until they leave no doubt, which takes a busy card up to a second; an idle one longer.
+    tick. Which second a reset belongs to is taken from the message headers. That of a SYNC word
+    alone is not enough, as it is written just when the second may change: headers are compared
+    until only one second fits, which takes up to a second on a busy card, longer on an idle one.
     The cards' Unix clocks have to agree to half a second. The phase of the pulse, at the whole
-    second or not, is found from the first card and is the same for all. So of each stream the
-    first second is not placed, also not later, when more is known: packets are placed at once.
+    second or not, is found from the first card and is the same for all. So the first second of
+    a stream is never placed: each packet is placed when it comes, and not revised later.
 
     A card that runs free has a scale of its own: Unix time to half a second. Where headers have
     no time, as of the newer wire's data servers, a card counts from its first reset (PPS) or

@@ -227,7 +227,7 @@ class Work:
                 told(self._position.row, self._position.row + behind)
                 self._store_in_time()
         if self._position.created is None:
-            msg = f"{source.raw}: stopped before there was such a file"
+            msg = f"{source.raw}: stopped while it was still absent"
             raise Stopped(msg)
         return "stopped"
 

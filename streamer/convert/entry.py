@@ -193,7 +193,7 @@ def _wrong_name(raw: Path, out: Path, overwrite: bool) -> str | None:
     """Say what is wrong with the name of an output, if anything is."""
     # Also of a file that is still to come: none of these may ever be a raw file's.
     if any(_is_same(raw, path) for path in (out, *partial_names(out))):
-        return "is, or would be made in, the raw file itself; give the packets another name"
+        return "this name, or that of its partial files, is the raw file; give another name"
     if out.is_dir():
         return "is a folder"
     if not out.parent.is_dir():
@@ -204,7 +204,7 @@ def _wrong_name(raw: Path, out: Path, overwrite: bool) -> str | None:
         return "is a pipe or a device, not a file"
     if not overwrite:
         tidy(out)
-        return "exists already, and is not continued; --overwrite makes it anew"
+        return "exists already; --overwrite replaces it"
     if _is_raw(out):
         return "is a raw file, which is never overwritten"
     return None
@@ -279,7 +279,7 @@ def _is_outdated(raw: Path, facts: dict[str, Any]) -> bool:
 def _otherwise(raw: Path, asked: dict[str, Any], facts: dict[str, Any]) -> str | None:
     """Say why what was begun is not what is to be made, if it is not."""
     if facts["asked"] != asked:
-        return "was begun in another way, or to be of another form"
+        return "was begun with other options, or for another format"
     position = Position.from_json(json.dumps(facts["position"]))
     if position.created is not None:
         try:

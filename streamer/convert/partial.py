@@ -149,7 +149,7 @@ class Partial(Overlay):
         self._checked(partial(os.ftruncate, self._fd, state.size))
 
     def _refuse(self, path: Path) -> NoReturn:
-        msg = f"{path}: is in the way, and not of a conversion: remove it, or give another name"
+        msg = f"{path}: is in the way, and no conversion made it: remove it, or give another name"
         raise CannotMake(msg) from None
 
     def restart(self) -> None:

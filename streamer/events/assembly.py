@@ -38,10 +38,10 @@ class Event:
     number
         From 0, in the order in which events are complete.
     start, stop
-        It is from the tick start to before the tick stop, as of `streamer.clock.Clock`.
+        Half-open range of ticks ``[start, stop)``, as `streamer.clock.Clock` counts them.
     time
-        Unix time of its start [s]; None if the messages do not tell. It is as right as the
-        cards' own Unix clocks.
+        Unix time of its start [s]; None if the messages carry no time. It is as accurate as
+        the cards' own Unix clocks.
     hits
         Sorted by time; of the same tick in the order of the file.
     trigger

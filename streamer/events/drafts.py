@@ -111,7 +111,7 @@ def cards(io_groups: int | Collection[int] | None) -> NDArray[np.int64] | None:
         numbers = []
     # Of no card, or of one that cannot be, there would never be an event.
     if not numbers or not {*numbers} <= {*range(256)}:
-        msg = f"io_groups is {io_groups!r}, not one or some numbers from 0 to 255"
+        msg = f"io_groups is {io_groups!r}, not a number, or numbers, from 0 to 255"
         raise ValueError(msg)
     return np.array(numbers, np.int64)
 

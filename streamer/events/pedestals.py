@@ -50,7 +50,8 @@ class Pedestals:
     n_channels : int
         Channels with a pedestal of their own.
     missing : int
-        Hits of other channels, of all that were looked up. Set it to begin anew.
+        How many of the hits looked up so far had no pedestal of their own. Set it to 0 to
+        start counting again.
 
     Raises
     ------
@@ -84,7 +85,7 @@ class Pedestals:
         numbers = {"vref": vref, "vcm": vcm, "gain": gain}
         for name, number in numbers.items():
             if not math.isfinite(number):
-                msg = f"{name} is {number!r}, not a number of mV"
+                msg = f"{name} is {number!r}, not a finite number"
                 raise PedestalError(msg)
         if gain <= 0 or vref <= vcm:
             msg = f"gain {gain} and vref - vcm {vref - vcm} have to be above 0"
@@ -137,7 +138,7 @@ class Pedestals:
             raise PedestalError(msg) from error
         except (ValueError, RecursionError) as error:
             reason = "nested too deeply" if isinstance(error, RecursionError) else error
-            msg = f"{os.fspath(path)}: no JSON file of pedestals: {reason}"
+            msg = f"{os.fspath(path)}: not a JSON file of pedestals: {reason}"
             raise PedestalError(msg) from error
         if not isinstance(values, dict):
             msg = f"{os.fspath(path)}: holds a {type(values).__name__}, not pedestals by channel"
@@ -191,7 +192,7 @@ def _checked(values: Mapping[Any, Any]) -> tuple[NDArray[np.int64], NDArray[np.f
         match = _KEY.fullmatch(key) if isinstance(key, str) else None
         numbers = tuple(map(int, match.groups())) if match else ()
         if not match or any(n > most for n, most in zip(numbers, _MOST, strict=True)):
-            msg = f"the key {key!r} is no io_group-tile-chip-channel, as 1-1-11-0"
+            msg = f"the key {key!r} is not an io_group-tile-chip-channel, such as 1-1-11-0"
             raise PedestalError(msg)
         if isinstance(value, bool) or not isinstance(value, int | float):
             msg = f"the pedestal of {key} is {value!r}, not a number of mV"

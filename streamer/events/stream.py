@@ -88,21 +88,21 @@ def events(
         Unwraps the time; a :class:`streamer.clock.Clock` that nobody else uses. One with the
         mode ``"auto"`` if not given.
     lateness
-        Seconds. At each word, what lies so long before the newest word received so far is
-        closed; a hit that comes for a closed time is late, and left out. Hits are late as it
-        takes time to read a chip out, and as one card's messages come later than another's.
-        Events come so much later, too.
+        Seconds to wait for hits that arrive out of order, since chips take time to read out and
+        the messages of one card can lag behind another's. Time further back than this before
+        the newest word is closed: a hit for it is counted as late and dropped. Events are
+        delayed by as much.
     max_hits
-        Hits of one time scale that wait at the most; what comes when so many wait is left out.
-        Besides, the hits are in memory of the event that may go on, which a builder cuts if it
-        is too long.
+        Most hits of one time scale that may wait; further ones are counted and dropped. The
+        hits of the event being built are held in addition; builders cut one that gets too
+        long.
     io_groups
         Cards whose hits are wanted: one, several, or None for all.
     bad_parity
         Whether hits with a bad parity are wanted: any of their fields may be wrong.
     veto_ticks
-        Hits are not wanted of which the chip's counter is below this: against noise from the
-        pulse that resets it.
+        Drop hits whose chip counter is below this: it cuts the noise of the pulse that resets
+        the counter.
 
     Returns
     -------
@@ -204,9 +204,9 @@ class _Found:
 class AsyncEvents(_Found, Generic[ItemT]):
     """What :func:`events` returns of an asynchronous stream: an asynchronous iterator.
 
-    Not to be made by hand, nor used by two tasks at once. To be cancelled loses nothing and
-    gives nothing twice: whoever asks again goes on with the next event. So it is after an
-    error of the stream, if that can be asked again.
+    Do not construct it directly, nor use it from two tasks at once. Cancelling loses nothing
+    and yields nothing twice: iterating again goes on with the next event. The same holds after
+    an error of the stream, if the stream can go on.
 
     Examples
     --------

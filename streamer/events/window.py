@@ -31,8 +31,8 @@ class WindowBuilder:
     margin
         Bins that are added on either side. Neighbours are merged.
     longest_bins
-        A longer event is cut, so often: with enough noise in all channels together each bin is
-        above the threshold, and an event would never end.
+        A longer event is cut into pieces of this length: with enough noise every bin is above
+        the threshold, and the event would never end.
     min_hits
         Events with fewer hits are left out: the ``nhit_cut``.
 

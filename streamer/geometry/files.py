@@ -102,7 +102,7 @@ def read_layout(
         return _pacmon(content, fields, tiles_per_io_group)
     keys = shown(", ".join(map(str, list(content)[:5])))
     msg = (
-        f"{path}: no geometry that is known here, by its keys: {keys}. Give a multi-tile layout "
+        f"{path}: no known kind of geometry file; its keys: {keys}. Give a multi-tile layout "
         "of larnd-sim, a layout of larpix-geometry, or a map of pacmon"
     )
     raise GeometryError(msg)
@@ -111,7 +111,7 @@ def read_layout(
 def _refuse(fields: Fields, kind: str, **options: int | None) -> None:
     for name, value in options.items():
         if value is not None:
-            msg = f"{fields.path}: a {kind} says by itself what {name} is for; leave that out"
+            msg = f"{fields.path}: {name} does not apply to a {kind}; omit it"
             raise GeometryError(msg)
 
 

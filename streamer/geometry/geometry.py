@@ -32,7 +32,7 @@ class Geometry:
     Attributes
     ----------
     unmapped : int
-        Hits for which no pixel was found, of all that were looked up. Set it to begin anew.
+        How many of the hits looked up so far had no pixel. Set it to 0 to start counting again.
     n_pixels : int
         How many there are.
     io_groups : tuple of int
@@ -100,7 +100,7 @@ class Geometry:
             layout of a single tile (YAML), or a map of pacmon (JSON); which, is seen from what
             is in it.
         modules
-            How many modules stand there that are all built as the one file says.
+            Number of identical modules that this one file describes.
         offsets
             x, y, z [mm] that is added to the positions of each module: a list, or a dict by the
             number of the module. larnd-sim has them as ``tpc_offsets``, as z, y, x in cm.

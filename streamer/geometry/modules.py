@@ -81,11 +81,11 @@ def _paths(
     if isinstance(path, str | os.PathLike):
         number = 1 if modules is None else modules
         if not _is_count(number):
-            msg = f"modules must be how many there are, not {modules!r}"
+            msg = f"modules must be a whole number of at least 1, not {modules!r}"
             raise GeometryError(msg)
         return dict.fromkeys(range(number), path)
     if modules is not None:
-        msg = "modules says how many stand by one file; leave it out where each has its own"
+        msg = "modules is for one file that describes all of them; omit it if each has its own"
         raise GeometryError(msg)
     paths: dict[Any, Any] = dict(path) if isinstance(path, Mapping) else dict(enumerate(path))
     for number, name in paths.items():

@@ -1,4 +1,4 @@
-"""Alarms: what in a snapshot somebody should know of at once."""
+"""Alarms: conditions in a snapshot that need attention at once."""
 
 from __future__ import annotations
 

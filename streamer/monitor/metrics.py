@@ -52,8 +52,8 @@ class Monitor:
     drift_ticks
         The longest drift [ticks of 100 ns].
     tolerance
-        How far a header's time may be ahead of when its message arrived [s], where that is
-        given.
+        How far the time in a header may be ahead of `arrived` [s]; beyond it, `arrived` is
+        used instead.
     engine
         What counts hits: ``"numpy"``; ``"numba"``, which is several times as fast, and needs
         that package (``pip install numba``); ``"auto"``: numba if it is
@@ -77,7 +77,7 @@ class Monitor:
 
     Time is that of the card that sent a message. A card whose clock is set back, or one whose
     header was damaged into the future, keeps newer seconds than it sends until it has caught
-    up; `Snapshot.newest` says so, and who gives `arrived` to `update` is safe from it.
+    up. `Snapshot.newest` shows it, and passing `arrived` to `update` avoids it.
 
     Examples
     --------
@@ -283,7 +283,7 @@ class Monitor:
         return self._spans.rows_at(sorts.numbers, slots)[sorts.of_runs]
 
     def snapshot(self, now: float | None = None) -> Snapshot:
-        """Return what was seen until now; it does not change any more.
+        """Return a copy of what was seen so far; later updates do not change it.
 
         Parameters
         ----------

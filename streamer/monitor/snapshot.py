@@ -17,7 +17,7 @@ __all__ = ["Histogram", "Snapshot", "SyncPeriod"]
 
 
 class SyncPeriod(NamedTuple):
-    """Of syncs with S, timestamp - 10,000,000 ticks."""
+    """Deviation of the sync period: timestamp of S/S words minus 10,000,000 ticks."""
 
     #: (G,) i8: how many there were.
     syncs: NDArray[np.int64]
@@ -144,7 +144,7 @@ class Snapshot:
         return ratio(history["parity_errors"], history["upstream"] + history["downstream"])
 
     def fraction(self, name: str, by: str = "data") -> NDArray[np.float64]:
-        """Return one counter by another, (G, S) f8; NaN where that is 0.
+        """Return one counter divided by another, (G, S) f8; NaN where the latter is 0.
 
         Parameters
         ----------

@@ -93,7 +93,7 @@ class Table:
         return np.sqrt(np.maximum(square - self.adc_mean(recent=recent) ** 2, 0))
 
     def fraction(self, name: str, *, recent: bool = True) -> NDArray[np.float64]:
-        """Return a counter by data packets, (N,) f8; NaN of none.
+        """Return a counter divided by data packets, (N,) f8; NaN where there are none.
 
         Parameters
         ----------
@@ -111,9 +111,9 @@ class Table:
         return ratio(named(counts, name), counts["data"])
 
     def hottest(self, count: int, *, recent: bool = True) -> NDArray[np.int64]:
-        """Return where those with the most data packets are, (min(count, N),) i8.
+        """Return the indices with the most data packets, (min(count, N),) i8.
 
-        The most comes first; of those with as many, the one with the lower address.
+        The highest first; of equal ones, the lower address first.
         """
         data = (self.recent if recent else self.total)["data"]
         if count < len(data):

@@ -34,7 +34,7 @@ def decode(batch: Batch, *, wire: str = "auto", asic: str | Mapping[int, str] = 
     wire
         ``"legacy"``: headers of 8 bytes, words of 16. ``"new24"``: both of 24 bytes, any
         revision. ``"auto"``: the one that the file's io_version names, 0.x or 1.x; where it
-        names none, of each message the one of which it has the header and the exact length.
+        names none, decided for each message by its header and exact length.
     asic
         What chips sent the packets: ``"v2"``, also for LightPix; ``"v2-fifo"``: v2 in FIFO
         diagnostics mode; ``"v3"``. Or these by io_group. Nothing in a file says so.
@@ -43,7 +43,7 @@ def decode(batch: Batch, *, wire: str = "auto", asic: str | Mapping[int, str] = 
     -------
     Packets
         What could be decoded, in the order of the file. What could not is counted in
-        `Packets.faults`, and takes nothing else with it.
+        `Packets.faults`, and costs no other message.
 
     Raises
     ------

@@ -45,10 +45,10 @@ class Packets(Columns):
     faults : dict of str to NDArray
         What could not be decoded: rows, i8, ascending, one entry for each fault. Of a whole
         message: ``"empty"``; ``"truncated"`` and ``"overlong"``, by what its header counts;
-        ``"not data"``, as requests and replies; ``"other wire"``, that it has the header and
-        the length of the one wire and was to be of the other; ``"unknown wire"``, that it is
-        of none. Of a word: ``"unknown word"``; ``"unknown asic"``, that nobody said what
-        chips its io_group has; ``"io_channel over 255"``, which the column cannot hold.
+        ``"not data"``, such as requests and replies; ``"other wire"``: it has the header and
+        length of the wire that was not asked for; ``"unknown wire"``: it fits neither wire.
+        Of a word: ``"unknown word"``; ``"unknown asic"``: `asic` does not name the chips of
+        its io_group; ``"io_channel over 255"``, which the column cannot hold.
     io_group : NDArray
         (P,) u1: PACMAN card, as the file says.
     io_channel : NDArray

@@ -89,11 +89,11 @@ class Oracle:
                 at = f"row {row} of run {number} was committed, and stored is {position} of {run}"
                 assert position.row == 0, at
                 assert number < run.number, at
-                if self.folder and self.runs[number].there:
-                    # Also what was given after it was committed: it has asked for more.
-                    if last is not None and last.number == number:
-                        row = max(row, reached)
-                    self._assert_all_given(self.runs[number], row)
+                # Also what was given after it was committed: it has asked for more. Of a run
+                # that it has gone through meanwhile, that was checked when it left it.
+                left, row = (last, reached) if last is not None else (self.runs[number], row)
+                if self.folder and left.there:
+                    self._assert_all_given(left, row)
         self._start = run, position.row
         self.stored = run.number, position.row
 
