@@ -100,6 +100,11 @@ class GuardedFile(io.RawIOBase):
         self._start = 0
         self._collection = b""
 
+    @property
+    def size(self) -> int:
+        """Bytes that the file has now."""
+        return os.fstat(self._fd).st_size
+
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
         """Go to a place; the end, which HDF5 asks for, is behind all that there can be."""
         self._place = _BEHIND_ALL if whence == os.SEEK_END else offset
@@ -112,6 +117,9 @@ class GuardedFile(io.RawIOBase):
     def readinto(self, buffer: Any, /) -> int:
         """Read from there."""
         view = memoryview(buffer).cast("B")
+        if self._place + len(view) > _BEHIND_ALL:
+            msg = f"damaged: something is said to be at {self._place}"
+            raise OSError(msg)
         done = 0
         while done < len(view):
             got = os.preadv(self._fd, [view[done:]], self._place + done)
@@ -141,7 +149,7 @@ class GuardedFile(io.RawIOBase):
 
     def _sound_collection(self, place: int) -> bytes:
         size = int.from_bytes(os.pread(self._fd, 8, place + 8), "little")
-        if size <= os.fstat(self._fd).st_size:
+        if size <= self.size:
             collection = os.pread(self._fd, size, place)
             if is_sound(collection, size):
                 return collection
@@ -180,6 +188,7 @@ class Handle:
     def __init__(self, file: h5py.File, meta: Meta, raw: GuardedFile | None = None) -> None:
         self._file = file
         self._raw = raw
+        self._end = 0 if raw is None else raw.size
         self.meta = meta
         self._key: tuple[int, int] | None = None
         self.users = 1
@@ -213,9 +222,15 @@ class Handle:
 
         Raises
         ------
+        OSError
+            If the file was opened through Python and has grown since: then HDF5 reads nothing
+            behind the end that it had.
         RuntimeError
             If a dataset is open once more: what would then be read is not to be trusted.
         """
+        if self._raw is not None and self._raw.size != self._end:
+            msg = "opened beside a writer without SWMR, and the file has grown since"
+            raise OSError(msg)
         # The headers first: a writer that commits with them has then flushed the messages.
         self.headers.refresh()
         headers = self.headers.shape[0]

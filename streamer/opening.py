@@ -49,11 +49,16 @@ def open_descriptor(path: Path) -> int:
     except OSError as error:
         msg = f"{path}: cannot be opened: {error.strerror}"
         raise NotReady(msg) from error
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
+    try:
+        if stat.S_ISREG(os.fstat(fd).st_mode):
+            return fd
+    except OSError as error:  # of a file server
         os.close(fd)
-        msg = f"{path}: a folder or a device, not a LArPix raw file"
-        raise LayoutError(msg)
-    return fd
+        msg = f"{path}: cannot be opened: {error.strerror}"
+        raise NotReady(msg) from error
+    os.close(fd)
+    msg = f"{path}: a folder or a device, not a LArPix raw file"
+    raise LayoutError(msg)
 
 
 def open_rows(fd: int, path: Path) -> DirectRows | LibraryRows:
@@ -106,20 +111,41 @@ def _open_once(
     if shared is not None:
         now = read_meta_anew(fd, path)
         if now is None or now.created == shared.meta.created:
-            return DirectRows(shared, os.dup(fd))
+            return _rows_of(shared, fd)
         shared.spoil()  # the file was started anew in the same place
     with GuardedFile(fd) as raw, h5py.File(raw, "r") as file:
         meta = _checked_meta(file, path, superblock, lenient=lenient)
         if not DirectRows.can_read(file, superblock):
             return LibraryRows(os.dup(fd), meta)
-    file = h5py.File(open_unlocked(_name(fd, path), swmr=True))
+    name = _name(fd, path)
+    if name is None:
+        return _rows_of(_guarded_handle(fd, meta), fd)
+    file = h5py.File(open_unlocked(name, swmr=True))
     try:
         handle = Handle(file, meta)
         handle.share(fd)
     except BaseException:
         file.close()
         raise
-    return DirectRows(handle, os.dup(fd))
+    return _rows_of(handle, fd)
+
+
+def _rows_of(handle: Handle, fd: int) -> DirectRows:
+    try:
+        return DirectRows(handle, fd)
+    except BaseException:
+        handle.release()
+        raise
+
+
+def _guarded_handle(fd: int, meta: Meta) -> Handle:
+    """Open a file that HDF5 cannot open by a name, or would refuse; for one reader."""
+    with ExitStack() as opened:
+        raw = opened.enter_context(GuardedFile(fd))
+        file = opened.enter_context(h5py.File(raw, "r"))
+        handle = Handle(file, meta, raw)
+        opened.pop_all()
+    return handle
 
 
 def _open_flagged(fd: int, path: Path, superblock: Superblock) -> DirectRows:
@@ -128,20 +154,16 @@ def _open_flagged(fd: int, path: Path, superblock: Superblock) -> DirectRows:
     Through a Python file object the library does not look at the mark. What was written
     before that writer opened the file is as it was.
     """
-    with ExitStack() as opened:
-        try:
-            raw = opened.enter_context(GuardedFile(fd))
-            file = opened.enter_context(h5py.File(raw, "r"))
+    try:
+        with GuardedFile(fd) as raw, h5py.File(raw, "r") as file:
             meta = _checked_meta(file, path, superblock, lenient=True)
             if not DirectRows.can_read(file, superblock):
                 msg = f"{path}: open for writing without SWMR, and of an unusual layout"
                 raise NotReady(msg)
-            handle = Handle(file, meta, raw)
-        except TRANSIENT as error:
-            msg = f"{path}: HDF5 cannot open it: {error}"
-            raise NotReady(msg) from error
-        opened.pop_all()
-    return DirectRows(handle, os.dup(fd))
+        return _rows_of(_guarded_handle(fd, meta), fd)
+    except TRANSIENT as error:
+        msg = f"{path}: HDF5 cannot open it: {error}"
+        raise NotReady(msg) from error
 
 
 def _checked_meta(file: h5py.File, path: Path, superblock: Superblock, *, lenient: bool) -> Meta:
@@ -155,10 +177,13 @@ def _checked_meta(file: h5py.File, path: Path, superblock: Superblock, *, lenien
         raise NotReady(msg) from error
 
 
-def _name(fd: int, path: Path) -> str:
-    # The file that the descriptor has, also when the name is gone or another's.
-    own = f"/proc/self/fd/{fd}"
-    return own if Path(own).exists() else str(path)
+def _name(fd: int, path: Path) -> str | None:
+    # The file that the descriptor has, also when its name is another's.
+    own = Path(f"/proc/self/fd/{fd}")
+    if not own.exists():
+        return str(path)
+    # HDF5 opens only what has a name still.
+    return str(own) if os.path.exists(os.path.realpath(own)) else None  # noqa: PTH110
 
 
 def read_meta_anew(fd: int, path: Path) -> Meta | None:
@@ -207,7 +232,7 @@ def _superblock_of(fd: int, path: Path) -> Superblock:
     if superblock is not None:
         return superblock
     # HDF5 writes the superblock when it first flushes: till then, zeros or nothing.
-    if os.pread(fd, len(SIGNATURE), 0).strip(b"\0") in (b"", SIGNATURE):
+    if SIGNATURE.startswith(os.pread(fd, len(SIGNATURE), 0).rstrip(b"\0")):
         msg = f"{path}: empty so far"
         raise NotReady(msg)
     msg = f"{path}: not a LArPix raw file: not HDF5 at all"

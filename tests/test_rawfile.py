@@ -1,5 +1,6 @@
 """RawFile: on everything that may lie under a name, beside everybody who may have it open."""
 
+import errno
 import fcntl
 import json
 import os
@@ -17,7 +18,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from h5py import h5f, h5p
+from h5py import h5a, h5f, h5p, h5s, h5t
 
 from streamer import RawFile
 from streamer.errors import (
@@ -212,6 +213,29 @@ def test_beginning_of_a_file_is_not_ready(tmp_path: Path, impatient):
         open_error(path, NotReady)
 
 
+@pytest.mark.parametrize("size", [1, 7])
+def test_beginning_of_the_signature_is_not_ready(size: int, tmp_path: Path):
+    """Of a file that was made in its full size, as by a copy, the first bytes may come alone."""
+    path = tmp_path / "raw.h5"
+    path.write_bytes(b"\x89HDF\r\n\x1a\n"[:size] + bytes(4096))
+    open_error(path, NotReady)
+
+
+def test_file_server_that_fails_after_the_open_is_not_ready(tmp_path: Path, monkeypatch):
+    """And no descriptor is left (the fixture looks)."""
+    path = make(tmp_path / "raw.h5", 3)
+
+    def stale(fd: int) -> os.stat_result:
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("streamer.opening.os.fstat", stale)
+        with pytest.raises(NotReady, match="Stale file handle"):
+            RawFile(path)
+    with RawFile(path) as raw:
+        assert_right(raw, 3)
+
+
 def test_other_hdf5_file_is_no_raw_file(tmp_path: Path):
     """An HDF5 file with other things in it is told as such."""
     path = tmp_path / "raw.h5"
@@ -244,6 +268,17 @@ def test_attribute_of_another_type_is_no_raw_file(value, tmp_path: Path):
     path = make(tmp_path / "raw.h5", 3)
     with h5py.File(path, "r+") as file:
         file["meta"].attrs["created"] = value
+    open_error(path, LayoutError)
+
+
+@pytest.mark.parametrize("name", ["created", "version", "finished"])
+def test_attribute_of_a_type_that_numpy_has_not_is_no_raw_file(name: str, tmp_path: Path):
+    """HDF5 has more types than h5py reads."""
+    path = make(tmp_path / "raw.h5", 3)
+    with h5py.File(path, "r+") as file:
+        meta = file["meta"]
+        meta.attrs.pop(name, None)
+        h5a.create(meta.id, name.encode(), h5t.UNIX_D32LE, h5s.create(h5s.SCALAR))
     open_error(path, LayoutError)
 
 
@@ -942,6 +977,19 @@ def test_file_whose_name_is_gone(case: str, tmp_path: Path):
         assert_right(raw, 20)
 
 
+def test_file_whose_name_is_gone_is_opened_again(tmp_path: Path):
+    """As after an error of HDF5, which itself opens only what has a name."""
+    path = tmp_path / "raw.h5"
+    with foreign(path) as file, RawFile(path) as raw:
+        path.unlink()
+        for stop in (20, 40):
+            raw._source.spoil()
+            resize(file, stop)
+            fill(file, stop - 20, stop)
+            file.flush()
+            assert_right(raw, stop)
+
+
 # ---------------------------------------------------------------------------- who else has it open
 
 
@@ -960,6 +1008,25 @@ def test_file_open_for_writing_without_swmr(killed: bool, tmp_path: Path, impati
             assert_right(other, 100)
             assert raw.meta.version == "0.0"
     assert path.read_bytes()[FLAGS] == 1
+
+
+def test_file_that_grows_beside_a_writer_without_swmr(tmp_path: Path, impatient):
+    """What it flushes, and what comes after its close, is read by who opened it meanwhile."""
+    path = make(tmp_path / "raw.h5", 100)
+    with second_process("append", path) as process, RawFile(path) as raw:
+        assert_right(raw, 100)
+        for rows in (5_000, 10_000):
+            process.stdin.write(f"{rows}\n".encode())
+            process.stdin.flush()
+            assert process.stdout.readline() == f"{rows}\n".encode()
+            assert_right(raw, rows)
+        process.stdin.close()
+        process.wait(30)
+        assert_right(raw, 10_000)
+        with h5py.File(path, "r+", locking=False) as file:
+            resize(file, 10_100)
+            fill(file, 10_000, 10_100)
+        assert_right(raw, 10_100)
 
 
 @pytest.mark.parametrize("value", ["TRUE", "BEST_EFFORT", "FALSE"])
@@ -1376,6 +1443,16 @@ def main(kind: str, path: str, *more: str) -> None:
                 file.flush()
                 rows = stop
                 print(rows, flush=True)
+    elif kind == "append":
+        with h5py.File(path, "r+", libver=LIBVER, locking=False) as file:
+            print("ready", flush=True)
+            start = len(file["msgs"])
+            for stop in map(int, sys.stdin):
+                resize(file, stop)
+                fill(file, start, stop)
+                file.flush()
+                start = stop
+                print(stop, flush=True)
     elif kind == "open":
         with h5py.File(path, "r+", libver=LIBVER):
             print("ready", flush=True)

@@ -280,10 +280,10 @@ def read_meta(meta: h5py.Group, path: object, *, lenient: bool = False) -> Meta:
     LayoutError
         If an attribute that every raw file has is missing or of another type.
     """
-    version, io_version = read_versions(meta, path, lenient=lenient)
     attributes = meta.attrs
-    finished = attributes.get("finished")
     try:
+        version, io_version = read_versions(meta, path, lenient=lenient)
+        finished = attributes.get("finished")
         return Meta(
             created=float(attributes["created"]),
             modified=float(attributes.get("modified", attributes["created"])),
