@@ -185,18 +185,22 @@ class Following:
             # that is to be told of, the last look is behind the end.
             call.changed.clear()
             is_last = call.left <= 0
-            step = self._steps.step(place)
+            step = self._steps.step(place, call)
+            if call.is_over:
+                return step
+            # On to another file only once it is taken: of a call that was abandoned nothing is,
+            # and the next one goes on in the file that this one has left.
             moved, place = step.place.file != place.file, step.place
-            if step.read or step.outcome is not None or step.gap is not None:
+            if step.read or moved or step.outcome is not None or step.gap is not None:
                 self._store_in_passing(call, step)
                 return step
-            if moved or self._start_hints():
+            if self._start_hints():
                 continue  # it may have changed just before
             self._store(call)
             left = call.left
             if left > 0:
                 call.changed.wait(min(self._poll, left))
-            if is_last or call.is_over or place != call.place or step.trouble != call.trouble:
+            if is_last or place != call.place or step.trouble != call.trouble:
                 return step
 
     def _store(self, call: _Call) -> None:
@@ -274,7 +278,8 @@ class Following:
         """Move on by a step; tell whether there is something to give."""
         if self._closed:  # meanwhile, by another
             return False
-        if step.read:  # also rows that are filtered out: their writer lives
+        # Also rows that are filtered out, and the next run, of which nothing is known yet.
+        if step.read or step.place.file != self._progress.place.file:
             self._idle_since = None
         return self._progress.take(step)
 

@@ -248,6 +248,7 @@ class Progress:
 def _moved(position: Position, facts: Facts, row: int) -> Position:
     """Return the position in a row of a file; without the anchor, if that is of another one."""
     own = position.created in (None, facts.created)
+    own = own and (position.anchor_row is None or position.anchor_row < row)
     return Position(
         row,
         facts.created,

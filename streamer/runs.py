@@ -243,6 +243,10 @@ class RunFolder:
             self._left[position.created or 0.0] = at
             self._names[path.name].changed = status.st_ctime_ns
 
+    def expect(self, position: Position) -> None:
+        """If the run of a position comes, let it be taken from there on."""
+        self._left[position.created or 0.0] = _Left(position, position.source or "", 0, 0)
+
     def left_at(self, run: Run) -> Position | None:
         """Return where a run was left; None if it was not begun."""
         left = self._left.pop(run.created, None)

@@ -9,6 +9,7 @@ import os
 import threading
 from collections.abc import Collection
 from pathlib import Path
+from typing import Protocol
 
 from streamer.batch import Gap
 from streamer.choice import Choice
@@ -29,6 +30,15 @@ FIRST = Place(0, None)
 
 # A folder of thousands of runs is looked through in parts, between which one can stop.
 _LOOKING_SECONDS = 0.2
+# So often it is asked whether a step that waits for another is still wanted.
+_WAITING_SECONDS = 0.1
+
+
+class Call(Protocol):
+    """Who asks for a step."""
+
+    #: Whether nobody waits for it any more.
+    is_over: bool
 
 
 class Sequence:
@@ -102,7 +112,7 @@ class Sequence:
         if self._runs is not None:
             return self._runs.folder, self._runs.pattern
         # The link itself does not change when the file behind it does.
-        target = self.path.resolve()
+        target = Path(os.path.realpath(self.path))  # of any link, also one to itself
         return target.parent, _literally(target.name)
 
     def takes(self, path: Path) -> bool:
@@ -122,13 +132,15 @@ class Sequence:
         """How many looks were at rows that had been seen announced and could not be read."""
         return sum(steps.retries for steps in self._files)
 
-    def step(self, place: Place) -> Step:
+    def step(self, place: Place, call: Call) -> Step:
         """Look for rows from a place on, and read them.
 
         Parameters
         ----------
         place
             Where to go on; `FIRST` to begin with.
+        call
+            Who asks. If nobody waits for it any more, nothing is looked for.
 
         Returns
         -------
@@ -140,8 +152,12 @@ class Sequence:
         FileReplaced, RowUnreadable, LayoutError
             As :meth:`Steps.step`.
         """
-        with self._lock:
-            if self._closed:  # while this step was on its way
+        # Behind a step that takes its time, many may wait whose callers have gone long ago.
+        while not self._lock.acquire(timeout=_WAITING_SECONDS):
+            if self._closed or call.is_over:
+                return Step(place)
+        try:
+            if self._closed or call.is_over:
                 return Step(place)
             self.looks += 1
             if place.file == len(self._files):
@@ -154,6 +170,8 @@ class Sequence:
                     return waiting
             step = self._step(place)
             return step if self._runs is None else self._with_others(step, self._runs)
+        finally:
+            self._lock.release()
 
     def _warn(self, waiting: Step) -> None:
         """Say once what is waited for; but not that a large folder takes its time."""
@@ -224,6 +242,8 @@ class Sequence:
             self._runs.forget(steps.path)
         else:  # the file of the position is not there: what takes its place has no rows
             self._begun = True
+            if isinstance(start, Position):  # if it comes back, it goes on there
+                self._runs.expect(start)
             self._files.append(Steps(self.path, self._choice, place.file))
         if row is None:
             row = start.row if isinstance(start, Position) and not place.file else 0
@@ -346,8 +366,8 @@ class Sequence:
 
     def close(self) -> None:
         """Close all files. Waits for a step that is under way. Idempotent."""
+        self._closed = True
         with self._lock:
-            self._closed = True
             for steps in self._files:
                 steps.close()
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from streamer.batch import Batch
 from streamer.choice import Choice
-from streamer.errors import FileReplaced, NotReady, RowUnreadable
+from streamer.errors import FileReplaced, LayoutError, NotReady, RowUnreadable
 from streamer.position import Position, anchor_of
 from streamer.rawfile import RawFile
 from streamer.step import Facts, Place, Step, header_seconds
@@ -132,9 +132,31 @@ class Steps:
                 return self._read(raw, row, stop)
             return self._idle(raw, row)
         except NotReady as error:
+            self._check_lost(error)
             return self._not_ready(row, error)
         except OSError as error:  # of a file server, for one
+            self._check_lost(error)
             return self._not_ready(row, NotReady(f"{self.path}: cannot be read: {error}"))
+        except LayoutError as error:
+            if not self._check_lost(error):
+                raise
+            return self._not_ready(row, NotReady(str(error)))
+
+    def _check_lost(self, error: Exception) -> bool:
+        """Tell whether a file that cannot be read has lost its name; raise if it did long ago."""
+        reason = None if self._raw is None else self._raw.orphaned
+        if self._is_lost_for_long(reason):
+            msg = f"{self.path}: {reason}, and what it still had cannot be read: {error}"
+            raise FileReplaced(msg) from error
+        return reason is not None
+
+    def _is_lost_for_long(self, reason: str | None) -> bool:
+        if reason is None:
+            self._orphaned = None
+            return False
+        now = time.monotonic()
+        self._orphaned = self._orphaned or now
+        return now - self._orphaned > _DRAIN_SECONDS
 
     def is_still(self, seconds: float) -> bool:
         """Tell whether the file has not changed for so long, by its own clock or by ours."""
@@ -307,6 +329,8 @@ class Steps:
         """Find out whether there will be more."""
         outcome = self._stopped(row)
         if outcome is None and row >= min(raw.lengths) and raw.finished:
+            # Of this run, and not of one that has as many rows, and was started just now.
+            raw.check_same()
             outcome = "finished"
         if outcome is None:
             self._check_name(raw)
@@ -315,14 +339,8 @@ class Steps:
     def _check_name(self, raw: RawFile) -> None:
         """Raise if the name is another file's, and the old one has nothing more to give."""
         reason = raw.orphaned
-        if reason is None:
-            self._orphaned = None
-            return
-        now = time.monotonic()
-        if self._orphaned is None:
-            self._orphaned = now
         # Its writer may still have rows for it, under another name or none.
-        elif now - self._orphaned > _DRAIN_SECONDS and raw.still and not self._has_changed(raw):
+        if self._is_lost_for_long(reason) and raw.still and not self._has_changed(raw):
             msg = f"{self.path}: {reason}, and all rows of the file that was followed were given"
             raise FileReplaced(msg, drained=True)
 

@@ -736,8 +736,8 @@ def test_close_during_a_step(backend: str, hundred: Path):
             given += [await anext(live) for _ in range(10)]
             step = live._steps.step
 
-            def slow_step(row):
-                found = step(row)
+            def slow_step(*asked):
+                found = step(*asked)
                 reading.set()
                 may_read.wait(30)
                 return found
@@ -784,6 +784,37 @@ def test_cancelled_wait_is_given_up(absent: bool, backend: str, path: Path):
     with nullcontext() if absent else foreign(path, 5):
         before = waiting()
         anyio.run(main, backend=backend)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_short_timeouts_do_not_pile_up_threads(backend: str, path: Path):
+    """Who asks again and again, while each step takes long, waits for one step at a time."""
+    with foreign(path, 5):
+        pass
+
+    async def main() -> int:
+        most = 0
+        async with follow(path, poll=0.01) as live:
+            assert [(await anext(live)).row for _ in range(5)] == list(range(5))
+            os.truncate(path, 0)  # it takes a second or two to find nothing in it
+            deadline = time.monotonic() + 3
+            while time.monotonic() < deadline:
+                with anyio.move_on_after(0.02):
+                    await anext(live)
+                most = max(most, threading.active_count())
+        return most
+
+    assert anyio.run(main, backend=backend) < 15
+
+
+def test_link_to_itself_is_waited_for(way: str, path: Path):
+    """It may become one to a file."""
+    path.symlink_to(path)
+    with live(way, path) as run:
+        run.looked(2)
+        path.unlink()
+        write(path, 10)
+        assert_rows(run.end(), range(10))
 
 
 @pytest.mark.parametrize("end", ["break", "drop", "drop after a wait", "error", "never asked"])

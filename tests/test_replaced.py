@@ -1,5 +1,6 @@
 """on_replace="continue": the old rows, a gap that is told, and the new file from its start."""
 
+import os
 import shutil
 import time
 from collections.abc import Iterable
@@ -8,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from streamer import FileReplaced, Follower, Gap, Message, Position, RawFile, Tail
+from streamer.retry import Patience
+from writer import RawWriter
 
-from .following import WAYS, assert_rows, enlarge, fill, foreign, live, write
+from .following import WAYS, append, assert_rows, enlarge, fill, foreign, live, write
 
 
 @pytest.fixture(params=WAYS)
@@ -133,6 +136,65 @@ def test_rows_that_come_while_it_is_decided_that_a_lost_file_is_over(
     assert_rows(old, range(15))
     assert gap[:2] == (15, 15)
     assert_rows(new, range(3))
+
+
+SPOILT = {
+    "emptied": lambda path: os.truncate(path, 0),
+    "cut": lambda path: os.truncate(path, 600),
+    "text": lambda path: path.write_text("no longer a raw file"),
+}
+
+
+@pytest.mark.parametrize("on_replace", ["raise", "continue"])
+@pytest.mark.parametrize("how", SPOILT)
+def test_spoilt_and_then_replaced(
+    how: str, on_replace: str, way: str, path: Path, tmp_path: Path, monkeypatch
+):
+    """What cannot be read any more is not waited for once the name is another file's."""
+    for name in ("streamer.source.Source.PATIENCE", "streamer.opening._PATIENCE"):
+        monkeypatch.setattr(name, Patience(3, 0.01))
+    with foreign(path, 10):
+        pass
+    other = write(tmp_path / "other.h5", 3)
+    with live(way, path, on_replace=on_replace) as run:
+        run.has(10)
+        SPOILT[how](path)
+        other.replace(path)
+        if on_replace == "raise":
+            with pytest.raises(FileReplaced, match="and what it still had cannot be read"):
+                run.end()
+            return
+        old, gap, new = parts(run.end())
+    assert_rows(old, range(10))
+    assert gap[:2] == (10, None)
+    assert_rows(new, range(3))
+
+
+def test_started_again_while_it_is_asked_whether_it_is_finished(
+    way: str, path: Path, tmp_path: Path, monkeypatch
+):
+    """The end of another run, which has as many rows, is not taken for that of the old one."""
+    with RawWriter(path) as out:
+        append(out, 0, 10)
+        out.close(finished=False)
+    other = write(tmp_path / "other.h5", 10)
+    os.utime(other, (0, time.time() - 60))
+    finished = RawFile.finished
+    asked = []
+
+    def started_again(raw: RawFile) -> bool:
+        if len(run.messages) == 10 and not asked:
+            asked.append(True)
+            path.write_bytes(other.read_bytes())
+            os.utime(path, (0, time.time() - 60))
+        return finished.fget(raw)
+
+    monkeypatch.setattr(RawFile, "finished", property(started_again))
+    with live(way, path, on_replace="continue") as run:
+        old, gap, new = parts(run.end())
+    assert_rows(old, range(10))
+    assert gap[:2] == (10, None)
+    assert_rows(new, range(10))
 
 
 def test_the_same_run_put_back_goes_on(way: str, path: Path, tmp_path: Path):

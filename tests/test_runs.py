@@ -6,16 +6,27 @@ import shutil
 import time
 from pathlib import Path
 
+import anyio
+import h5py
 import pytest
 
-from streamer import CheckpointError, FileReplaced, Gap, Position, RawFile, WriterStalled, tail
+from streamer import (
+    CheckpointError,
+    FileReplaced,
+    Gap,
+    Position,
+    RawFile,
+    WriterStalled,
+    follow,
+    tail,
+)
 from streamer.errors import RowUnreadable
 from streamer.opening import look_at_meta
 from streamer.retry import Patience
 from writer import RawWriter
 from writer.layout import Meta
 
-from .following import WAYS, append, assert_rows, enlarge, fill, foreign, live, write
+from .following import BACKENDS, WAYS, append, assert_rows, enlarge, fill, foreign, live, write
 from .live.writers import message
 
 GRACE = 0.3
@@ -467,6 +478,58 @@ def test_rows_that_come_while_it_is_decided_that_a_run_is_over(way: str, runs: P
     assert given(run.messages) == [("a.h5", row) for row in range(9)] + [
         ("b.h5", row) for row in range(3)
     ]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("kept", [True, False])
+def test_cancelled_while_it_goes_on_to_the_next_run(kept: bool, backend: str, runs: Path):
+    """The file of the last run is not opened again by its name, which is another one's now."""
+
+    async def main() -> list:
+        found = []
+        async with follow(runs, poll=0.02) as messages:
+            while len(found) < 20:
+                found.append(await anext(messages))
+            (runs / "raw.h5").rename(runs / ("run_1.h5" if kept else "run_1.done"))
+            with RawWriter(runs / "raw.h5") as out:
+                for _ in range(20):
+                    with anyio.move_on_after(0.02):
+                        found.append(await anext(messages))
+                append(out, 0, 30)
+                while len(found) < 50:
+                    found.append(await anext(messages))
+        return found
+
+    write(runs / "raw.h5", 20)
+    given = anyio.run(main, backend=backend)
+    assert [found.row for found in given] == [*range(20), *range(30)]
+
+
+@pytest.mark.parametrize("came_back", [True, False])
+def test_a_position_in_a_run_that_is_away_for_a_moment(
+    came_back: bool, way: str, runs: Path, tmp_path: Path
+):
+    """After the gap it goes on where it was, and gives nothing twice."""
+    state = tmp_path / "state.json"
+    with foreign(runs / "a.h5", 10) as file, live(way, runs, checkpoint=state) as run:
+        run.has(10)
+        run.looked()
+        enlarge(file, 15)
+    (runs / "a.h5").rename(tmp_path / "away.h5")
+    with live(way, runs, checkpoint=state, on_replace="continue") as run:
+        run.has(1)
+        assert isinstance(run.messages[0], Gap)
+        if came_back:
+            with h5py.File(tmp_path / "away.h5", "r+", locking=False) as file:
+                fill(file, 10, 15)
+            (tmp_path / "away.h5").rename(runs / "a.h5")
+            run.has(6)
+            run.looked(5)
+            assert_rows(run.messages[1:], range(10, 15))
+        else:
+            write(runs / "b.h5", 3)
+            run.has(4)
+            assert_rows(run.messages[1:], range(3))
 
 
 @pytest.mark.parametrize("folder", [True, False])

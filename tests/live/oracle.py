@@ -89,11 +89,11 @@ class Oracle:
                 at = f"row {row} of run {number} was committed, and stored is {position} of {run}"
                 assert position.row == 0, at
                 assert number < run.number, at
-                # Also what was given after it was committed: it has asked for more. Of a run
-                # that it has gone through meanwhile, that was checked when it left it.
-                left, row = (last, reached) if last is not None else (self.runs[number], row)
-                if self.folder and left.there:
-                    self._assert_all_given(left, row)
+                # Also what was given after it was committed: it has asked for more. Of runs that
+                # it has gone through meanwhile, that was checked when it left them; and of one
+                # that was gone it was told.
+                if self.folder and last is not None and last.there:
+                    self._assert_all_given(last, reached)
         self._start = run, position.row
         self.stored = run.number, position.row
 
