@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 
 import h5py
@@ -27,7 +28,7 @@ from streamer.convert.footers import moved
 from streamer.convert.partial import Partial
 from streamer.convert.report import Conversion
 from streamer.convert.statefile import read_state, write_state
-from writer import RawWriter
+from writer import RawWriter, pacman24
 from writer.pacman import Word, messages, words
 from writer.recording import record
 
@@ -237,17 +238,93 @@ def test_h5dump_style_reading_in_parts(raw: Path, converted: np.ndarray):
         assert (file["packets"]["timestamp"] == converted["timestamp"]).all()
 
 
-def test_pacman_of_both_wires_in_one_file(tmp_path: Path):
-    """Where nobody says which wire it is, fields are as wide as either needs, from the start."""
-    newer = b"D\1\1\0" + (24).to_bytes(4, "little") + bytes(16)
-    newer += b"D\1\3\0" + bytes(4) + (1 << 40).to_bytes(8, "little") + bytes(8)
-    path = written(tmp_path / "raw.h5", [hits(CHUNK + 3), newer, hits(1)], 1, io_version=None)
-    done = convert(path, tmp_path / "out.h5")
-    found = packets_of(tmp_path / "out.h5")
-    assert found.dtype["receipt_timestamp"] == np.dtype("<u8")
-    assert (done.packets, done.messages, len(found)) == (CHUNK + 8, 3, CHUNK + 8)
-    assert found["receipt_timestamp"][CHUNK + 5] == 1 << 40
-    assert not done.faults
+def newer_hit(ticks: int) -> bytes:
+    """Make a message of the newer wire with one hit, received at this time."""
+    stream = pacman24.words(pacman24.Word.DATA, io_channel=3, receipt_timestamp=ticks)
+    return pacman24.messages(stream, [1])[0].tobytes()
+
+
+def columns_of(path: Path) -> dict[str, np.ndarray]:
+    """Return the columns of an output of either form."""
+    if path.read_bytes()[:4] == b"PAR1":
+        table = pq.read_table(path)
+        return {name: table[name].to_numpy() for name in table.column_names}
+    found = packets_of(path)
+    return {name: found[name] for name in found.dtype.names}
+
+
+# Cards of two generations write one file, of which nobody says the wire: (number of messages of
+# the older wire, of the newer one, of the older one), each in batches of its own.
+FEW, MANY = (3, 2, 1), (CHUNK + 2000, 2, 700)
+
+
+def check_both_wires(out: Path, counts: tuple[int, int, int]) -> None:
+    """Check that each packet of such a file is there once, and whole."""
+    before, newer, after = counts
+    found = columns_of(out)
+    assert found["receipt_timestamp"].dtype == np.dtype("<u8")
+    ticks = [0, 0] * before + [part for k in range(newer) for part in (0, (1 << 40) + k)]
+    assert found["receipt_timestamp"].tolist() == ticks + [0, 0] * after
+    assert found["packet_type"].tolist() == [4, 0] * sum(counts)
+
+
+def messages_of_both_wires(counts: tuple[int, int, int]) -> list[list[bytes]]:
+    before, newer, after = counts
+    newest = [newer_hit((1 << 40) + k) for k in range(newer)]
+    return [[hits(1)] * before, newest, [hits(1)] * after]
+
+
+@pytest.mark.parametrize("counts", [FEW, MANY], ids=["one batch", "many batches"])
+@pytest.mark.parametrize("options", [{}, {"compressed": True}, {"to": "parquet"}], ids=str)
+def test_cards_of_both_wires_in_one_file(
+    options: dict, counts: tuple[int, int, int], tmp_path: Path, monkeypatch, caplog
+):
+    """All fields are as wide as either wire needs, whenever the wider one comes first."""
+    # So that both are met in an output of more than one group too.
+    monkeypatch.setattr(streamer.convert.parquet, "_GROUP_ROWS", 5000)
+    msgs = [*chain.from_iterable(messages_of_both_wires(counts))]
+    path = written(tmp_path / "raw.h5", msgs, 1, io_version=None)
+    done = convert(path, tmp_path / "out", **options)
+    check_both_wires(tmp_path / "out", counts)
+    assert (done.messages, done.packets, done.faults) == (len(msgs), 2 * len(msgs), {})
+    assert done.resumed_at is None
+    assert names(tmp_path) == ["out", "raw.h5"]
+    assert ("messages of two wires" in caplog.text) == (counts == MANY)
+
+
+@pytest.mark.parametrize("form", ["hdf5", "parquet"])
+def test_card_of_the_wider_wire_joins_while_it_is_followed(form: str, tmp_path: Path, monkeypatch):
+    """What was stored with narrower fields by then is converted once more, and once."""
+    monkeypatch.setattr(streamer.convert.converting, "_STORE_SECONDS", 0.0)
+    path, out, seen = tmp_path / "raw.h5", tmp_path / "out", []
+
+    def write() -> None:
+        with RawWriter(path) as writer:
+            for number, msgs in enumerate(messages_of_both_wires(FEW), start=1):
+                writer.append(msgs, 1)
+                rows = sum(FEW[:number])
+                until(lambda rows=rows: (rows, rows) in seen and stored_rows(out) == rows)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    done = convert(path, out, follow=True, to=form, told=lambda *rows: seen.append(rows))
+    thread.join()
+    assert (done.outcome, done.messages) == ("finished", sum(FEW))
+    check_both_wires(out, FEW)
+
+
+@pytest.mark.parametrize("form", ["hdf5", "parquet"])
+def test_wider_wire_is_met_again_after_an_interruption(form: str, tmp_path: Path):
+    """Both before and after the fields were widened."""
+    msgs = [*chain.from_iterable(messages_of_both_wires(MANY))]
+    path, out = written(tmp_path / "raw.h5", msgs, 1, io_version=None), tmp_path / "out"
+    for calls in (1, 2):
+        stop, told = stop_after(calls)
+        with pytest.raises(Stopped):
+            convert(path, out, to=form, stop=stop, told=told)
+    done = convert(path, out, to=form)
+    assert done.resumed_at
+    check_both_wires(out, MANY)
 
 
 # ---------------------------------------------------------------------------- Parquet
