@@ -259,3 +259,97 @@ def test_no_damage_by_what_is_closed(tmp_path: Path):
     other.close()
     assert (tmp_path / "other").read_bytes() == b""
     assert (tmp_path / "out.partial").read_bytes() == b"first"
+
+
+# ------------------------------------------------------------------- what is on disk when
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """Return the calls that matter when the machine crashes, as they are made: name and file.
+
+    Of an fsync also how many bytes the file has by then.
+    """
+    made = []
+
+    def of_descriptor(fd: int, *_) -> str:
+        path = Path(f"/proc/self/fd/{fd}").readlink()
+        return "folder" if path.is_dir() else path.name
+
+    def watch(name: str, file_of) -> None:
+        call = getattr(os, name)
+
+        def watched(*arguments, **options):
+            done = call(*arguments, **options)
+            made.append((name, file_of(*arguments)))
+            return done
+
+        monkeypatch.setattr(os, name, watched)
+
+    def with_size(fd: int) -> str:
+        name = of_descriptor(fd)
+        return name if name == "folder" else f"{name} {os.fstat(fd).st_size}"
+
+    watch("pwrite", of_descriptor)
+    watch("fsync", with_size)
+    watch("unlink", lambda path, **_: Path(path).name)
+    for name in ("replace", "link"):
+        watch(name, lambda source, target, **_: Path(target).name)
+    return made
+
+
+def test_what_a_state_promises_is_on_disk_before_it_is_promised(tmp_path: Path, calls: list):
+    """New data, then the state, then its name; only then stored data is written over."""
+    with Partial(tmp_path / "out") as file:
+        file.write(b"first")
+        file.store({})
+        calls.clear()
+        file.seek(0)
+        file.write(b"new")
+        assert calls == []
+        file.seek(0, os.SEEK_END)
+        file.write(b", second")
+        file.store({})
+    size = (tmp_path / "out.partial.state").stat().st_size
+    assert calls == [
+        ("pwrite", "out.partial"),
+        ("fsync", "out.partial 13"),
+        ("fsync", f"out.partial.state.new {size}"),
+        ("replace", "out.partial.state"),
+        ("fsync", "folder"),
+        ("pwrite", "out.partial"),
+    ]
+    assert (tmp_path / "out.partial").read_bytes() == b"newst, second"
+
+
+def test_partial_file_is_known_as_one_before_anything_is_in_it(tmp_path: Path, calls: list):
+    """Also on disk: after a crash, nobody takes it for somebody else's."""
+    with Partial(tmp_path / "out") as file:
+        file.write(b"first")
+    size = (tmp_path / "out.partial.state").stat().st_size
+    assert calls == [
+        ("fsync", f"out.partial.state.new {size}"),
+        ("replace", "out.partial.state"),
+        ("fsync", "folder"),
+        ("pwrite", "out.partial"),
+    ]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_file_is_on_disk_before_it_gets_its_name(overwrite: bool, tmp_path: Path, calls: list):
+    """And so is the name, before what was stored of the file is removed."""
+    with Partial(tmp_path / "out") as file:
+        file.write(b"first")
+        file.store({})
+        file.seek(0)
+        file.write(b"new")
+        file.store({})
+        calls.clear()
+        file.finish(overwrite=overwrite)
+    state_removed, name_removed = ("unlink", "out.partial.state"), ("unlink", "out.partial")
+    on_disk, settled = ("fsync", "out.partial 5"), ("fsync", "folder")
+    assert calls == (
+        [on_disk, ("replace", "out"), settled, state_removed]
+        if overwrite
+        else [on_disk, ("link", "out"), settled, state_removed, name_removed]
+    )
