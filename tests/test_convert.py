@@ -517,6 +517,19 @@ def test_stopped_goes_on_where_it_was(
         assert (packets_of(out) == converted).all()
 
 
+def test_output_says_when_it_was_begun_and_completed(raw: Path, tmp_path: Path):
+    """In `created` and `modified`, also if it was interrupted in between."""
+    out, begin = tmp_path / "out.h5", time.time()
+    stop, told = stop_after(1)
+    with pytest.raises(Stopped):
+        convert(raw, out, stop=stop, told=told)
+    between = time.time()
+    convert(raw, out)
+    with h5py.File(out) as file:
+        header = dict(file["_header"].attrs)
+    assert begin < header["created"] < between < header["modified"] < time.time()
+
+
 def stored_rows(out: Path) -> int:
     """Return how many rows a conversion would not lose if it were killed now."""
     with suppress(FileNotFoundError):
