@@ -236,6 +236,23 @@ def test_places_of_any_integers(dtype, name, before):
     assert_same(decode(other), decode(batch))
 
 
+@pytest.mark.parametrize("name", ["starts", "lengths"])
+def test_places_that_are_no_integers(name):
+    """They are refused, not rounded to another place."""
+    batch = batch_of([legacy(hits(3))])
+    wrong = dataclasses.replace(batch, **{name: getattr(batch, name).astype("f8")})
+    with pytest.raises(TypeError, match="float64"):
+        decode(wrong)
+
+
+@pytest.mark.parametrize("name", ["starts", "lengths"])
+def test_unsigned_places_too_large_for_a_sign(name):
+    """They do not turn into places before the buffer."""
+    wrong = dataclasses.replace(batch_of([legacy(hits(3))]), **{name: np.array([2**64 - 8], "u8")})
+    with pytest.raises(ValueError, match="a message lies outside of its buffer of 88 bytes"):
+        decode(wrong)
+
+
 def test_messages_may_lie_in_any_order():
     """As in a file with more than one heap collection open."""
     rng = np.random.default_rng(2)

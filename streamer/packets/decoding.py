@@ -48,7 +48,9 @@ def decode(batch: Batch, *, wire: str = "auto", asic: str | Mapping[int, str] = 
     Raises
     ------
     ValueError
-        If there is no such wire or chip.
+        If there is no such wire or chip, or if a message does not lie in the batch's buffer.
+    TypeError
+        If the batch's ``starts`` or ``lengths`` are not integers.
 
     Examples
     --------
@@ -98,7 +100,8 @@ def check_options(wire: str, asic: str | Mapping[int, str]) -> NDArray[np.uint8]
     Returns
     -------
     NDArray
-        (256,) u1: the code of the chips of each io_group.
+        (256,) u1: the code of the chips of each io_group, as in `ASICS`; `UNKNOWN_ASIC` for
+        those that are not named.
 
     Raises
     ------
@@ -107,8 +110,8 @@ def check_options(wire: str, asic: str | Mapping[int, str]) -> NDArray[np.uint8]
 
     Examples
     --------
-    >>> check_options("legacy", "v3")[1] == check_options("auto", {1: "v3", 2: "v2"})[1]
-    np.True_
+    >>> check_options("auto", "v3")[:3], check_options("auto", {1: "v3", 2: "v2"})[:3]
+    (array([2, 2, 2], dtype=uint8), array([3, 2, 0], dtype=uint8))
     """
     if wire not in ("auto", *WIRES):
         msg = f"wire must be one of {', '.join(('auto', *WIRES))}, not {wire!r}"
