@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
-from contextlib import suppress
-from functools import partial
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, Self
 
@@ -145,18 +144,26 @@ class Partial(Overlay):
         self.begin(state.size)
         if state.facts is not None:
             self.stored = Stored(state.facts, state.tail)
-        self._checked(partial(self.put, state.pages))
-        self._checked(partial(os.ftruncate, self._fd, state.size))
+        with self._guarded():
+            self.put(state.pages)
+            os.ftruncate(self._fd, state.size)
 
     def _refuse(self, path: Path) -> NoReturn:
         msg = f"{path}: is in the way, and no conversion made it: remove it, or give another name"
         raise CannotMake(msg) from None
 
     def restart(self) -> None:
-        """Begin anew, with nothing."""
-        self._checked(partial(os.ftruncate, self._fd, 0))
-        # Also of nothing: so it is known of a file that it was left by this.
-        self._checked(lambda: write_state(self._state, State(None, 0, {}, b"")))
+        """Start over, with nothing.
+
+        Raises
+        ------
+        CannotMake
+            If that is not possible.
+        """
+        with self._guarded():
+            os.ftruncate(self._fd, 0)
+            # Also of nothing: so it is known of a file that it was left by this.
+            write_state(self._state, State(None, 0, {}, b""))
         self.begin(0)
         self.stored = None
 
@@ -195,8 +202,7 @@ class Partial(Overlay):
         """
         self.check()
         state = State(facts, self.size, self.pages(), tail)
-
-        def do() -> None:
+        with self._guarded():
             self._check_name()
             if os.fstat(self._fd).st_size < self.size:
                 os.ftruncate(self._fd, self.size)
@@ -204,8 +210,6 @@ class Partial(Overlay):
             write_state(self._state, state)
             self.keep()
             self.put(state.pages)
-
-        self._checked(do)
         self.stored = Stored(facts, tail)
 
     def finish(self, *, overwrite: bool = False) -> None:
@@ -224,8 +228,7 @@ class Partial(Overlay):
         self.check()
         if self.pages() or self.size != self.kept:
             self.store({} if self.stored is None else self.stored.facts)
-
-        def do() -> None:
+        with self._guarded():
             self._check_name()
             os.ftruncate(self._fd, self.size)
             os.fsync(self._fd)
@@ -233,8 +236,6 @@ class Partial(Overlay):
             settle(self.out.parent)
             tidy(self.out)
             self._state.unlink(missing_ok=True)
-
-        self._checked(do)
         self.close()
 
     def _check_name(self) -> None:
@@ -252,9 +253,11 @@ class Partial(Overlay):
                 self._state.unlink(missing_ok=True)
         self.close()
 
-    def _checked(self, do: Callable[[], None]) -> None:
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        """Let what goes wrong be the end of this object; raise it as :meth:`check` does."""
         try:
-            do()
+            yield
         except OSError as error:
             self.fail(error)
             self.check()
