@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import click
 
@@ -59,17 +60,7 @@ def asic_of(values: Sequence[str]) -> str | dict[int, str]:
     return dict.fromkeys(range(256), asic) | by_group if others else by_group
 
 
-def convert_shown(
-    raw: Path,
-    out: Path,
-    *,
-    follow: bool,
-    to: str | None,
-    overwrite: bool,
-    wire: str,
-    asic: str | dict[int, str],
-    compressed: bool,
-) -> Conversion | int:
+def convert_shown(raw: Path, out: Path, *, follow: bool, **options: Any) -> Conversion | int:
     """Convert a file, and show on a terminal how far it is.
 
     Ctrl-C ends it: at once, or where it follows, once all is converted that is there. To be
@@ -77,8 +68,8 @@ def convert_shown(
 
     Parameters
     ----------
-    raw, out, follow, to, overwrite, wire, asic, compressed
-        As of :func:`streamer.convert.entry`.
+    raw, out, follow, options
+        As in :func:`streamer.convert.convert`.
 
     Returns
     -------
@@ -88,18 +79,7 @@ def convert_shown(
     shown = _followed(raw, out) if follow else _bar()
     try:
         with _interrupted() as stop, shown as told:
-            return convert(
-                raw,
-                out,
-                follow=follow,
-                to=to,
-                overwrite=overwrite,
-                wire=wire,
-                asic=asic,
-                compressed=compressed,
-                stop=stop,
-                told=told,
-            )
+            return convert(raw, out, follow=follow, stop=stop, told=told, **options)
     except Stopped as stopped:
         say(f"{stopped}; the same command goes on from there")
         return INTERRUPTED
