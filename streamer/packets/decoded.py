@@ -71,7 +71,7 @@ class Decoded(NamedTuple):
         return int(words.sum()) - 8 * halves
 
     def taken(self, index: NDArray[np.int64]) -> Decoded:
-        """Return the packets of these indices, each as of a message of its own."""
+        """Return the packets of these indices, each in a message of its own."""
         words = self.words
         message = self.spread(np.arange(len(self.rows)))[index]
         # Of each packet, where it stands among the others; -1 if a chip made it.

@@ -105,7 +105,7 @@ def settle_memory(packets: int) -> None:
 
     It gives memory back to the system when more is free than twice the largest block that was
     ever freed, up to 32 MB (mallopt(3), M_MMAP_THRESHOLD). To have the pages for the columns of
-    each batch made anew takes as long as to decode it. The block itself is never touched.
+    each batch made again takes as long as to decode it. The block itself is never touched.
 
     Examples
     --------

@@ -81,7 +81,7 @@ class Packets(Columns):
     counter : NDArray
         (P,) u4: always 0; the index of a text.
     fifo_diagnostics_enabled : NDArray
-        (P,) u1: 1 if decoded as of a chip in that mode.
+        (P,) u1: 1 if decoded as a packet of a chip in that mode.
     first_packet : NDArray
         (P,) u1: 1 in the first of a burst.
     receipt_timestamp : NDArray
@@ -160,7 +160,7 @@ class Packets(Columns):
         Returns
         -------
         Packets
-            Those for which the mask is true. They are without faults, which are no packets.
+            Those for which the mask is true. They are without faults, which are not packets.
 
         Raises
         ------

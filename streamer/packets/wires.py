@@ -105,7 +105,7 @@ def sort_messages(
     Parameters
     ----------
     buffer, starts, lengths
-        As of a `Batch`, N messages.
+        As in a `Batch`, N messages.
     wire
         The only wire that they may be of; None: either.
 

@@ -1,7 +1,7 @@
 """Joined words: the words of many messages as columns, with what is rare kept apart.
 
 Nearly all words carry a packet from a chip. So each has a number of 64 bits in which the
-fields of that packet are, and whatever is no packet of a chip, a message's header or what the
+fields of that packet are, and whatever is not a packet of a chip, a message's header or what the
 PACMAN says itself, is zero there and stands in a short list, `Others`.
 """
 
@@ -97,7 +97,7 @@ class Joined(NamedTuple):
 
 
 class _Found(NamedTuple):
-    """M words that are no packets of chips."""
+    """M words that are not packets of chips."""
 
     places: NDArray[np.int64]
     #: (M, bytes of a word / 8) u8
@@ -115,7 +115,7 @@ def join_legacy(
     Parameters
     ----------
     buffer, starts, lengths
-        As of a `Batch`, N messages.
+        As in a `Batch`, N messages.
     known
         (N,) bool: whether it is known of what chips a message's packets are; None if of all.
 
@@ -199,7 +199,7 @@ def _others(
     found: list[_Found],
     kinds: type[Word] | type[Word24],
 ) -> Others:
-    """List the headers of messages, and the words that are no packets of chips."""
+    """List the headers of messages, and the words that are not packets of chips."""
     types = np.full(len(heads), TIMESTAMP, np.uint8)
     zeros = np.zeros(len(heads), np.uint8)
     parts = [Others(heads, types, zeros, zeros, times)]
