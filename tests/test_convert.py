@@ -661,7 +661,7 @@ def test_full_disk_keeps_what_was_stored(raw: Path, tmp_path: Path, monkeypatch)
 
 
 def test_resuming_checks_that_it_is_the_same_run(raw: Path, tmp_path: Path):
-    """The rows of another file never follow; begun anew only if that was said."""
+    """The rows of another file never follow; started over only if that was said."""
     other, out = tmp_path / "raw.h5", tmp_path / "out.h5"
     record(other, load="tile", seconds=1, fast=True)
     stop, told = stop_after(1)
@@ -764,11 +764,11 @@ def test_rows_that_came_since_it_was_complete_are_not_left_out(tmp_path: Path, c
         writer.append([hits(2)] * 10, 1)
         done = convert(path, out)
     assert (done.messages, done.packets, len(packets_of(out))) == (20, 60, 60)
-    assert "rows have come since; beginning anew" in caplog.text
+    assert "rows have come since; starting over" in caplog.text
 
 
 @pytest.mark.parametrize("version", ["0.0.1", None], ids=str)
-def test_what_another_version_has_begun_is_begun_anew(
+def test_what_another_version_has_begun_is_started_over(
     version: str | None, raw: Path, converted: np.ndarray, tmp_path: Path, caplog
 ):
     """An older one or a newer one: no file is decoded by two."""
@@ -782,11 +782,11 @@ def test_what_another_version_has_begun_is_begun_anew(
     write_state(path, state._replace(facts={"version": version} if version else {}))
     done = convert(raw, out)
     assert done.resumed_at is None
-    assert "out.h5.partial: was begun by another version; beginning anew" in caplog.text
+    assert "out.h5.partial: was begun by another version; starting over" in caplog.text
     assert (packets_of(out) == converted).all()
 
 
-def test_beginning_anew_where_nothing_can_be_written_is_said(raw: Path, tmp_path: Path):
+def test_starting_over_where_nothing_can_be_written_is_said(raw: Path, tmp_path: Path):
     """As one error, as all that concerns the output."""
     stop, told = stop_after(1)
     with pytest.raises(Stopped):

@@ -105,7 +105,7 @@ def test_crashes_set_back_to_what_was_stored(steps: list):
 
 @pytest.mark.parametrize("damage", ["cut", "flipped"])
 def test_damaged_state_is_not_believed(damage: str, tmp_path: Path, caplog):
-    """Then it begins anew: nothing is known to be good."""
+    """Then it starts over: nothing is known to be good."""
     begun(tmp_path / "out", b"first", b"second")
     state = tmp_path / "out.partial.state"
     text = bytearray(state.read_bytes())
@@ -115,21 +115,21 @@ def test_damaged_state_is_not_believed(damage: str, tmp_path: Path, caplog):
         assert file.stored is None
         assert file.size == 0
         assert (tmp_path / "out.partial").stat().st_size == 0
-    assert "out.partial: damaged, or of another version; beginning anew" in caplog.text
+    assert "out.partial: damaged, or of another version; starting over" in caplog.text
 
 
 def test_state_of_another_form_is_not_understood(tmp_path: Path, caplog):
     """Of a later version, or of an earlier one; it is known as a state all the same."""
     begun(tmp_path / "out", b"first", b"second")
     state = tmp_path / "out.partial.state"
-    body = state.read_bytes()[:-32].replace(b"partial 2\n", b"partial 9\n", 1)
+    body = state.read_bytes()[:-32].replace(b"partial 3\n", b"partial 9\n", 1)
     state.write_bytes(body + hashlib.blake2b(body, digest_size=32).digest())
     with Partial(tmp_path / "out") as file:
         assert (file.stored, file.size) == (None, 0)
-    assert "of another version; beginning anew" in caplog.text
+    assert "of another version; starting over" in caplog.text
 
 
-def test_file_shorter_than_stored_begins_anew(tmp_path: Path):
+def test_file_shorter_than_stored_starts_over(tmp_path: Path):
     """Somebody has cut it off; what is missing is missing."""
     begun(tmp_path / "out", b"first", b"second")
     os.truncate(tmp_path / "out.partial", 5)
@@ -146,6 +146,20 @@ def test_state_left_half_written_is_of_no_account(tmp_path: Path):
         assert content(file) == b"firstsecond"
         file.finish()
     assert (tmp_path / "out").read_bytes() == b"firstsecond"
+
+
+def test_starting_over_in_vain_keeps_nothing(tmp_path: Path):
+    """What was stored is gone by then, and nobody goes on with it."""
+    with Partial(tmp_path / "out") as file:
+        file.write(b"first")
+        file.store({"parts": 1})
+        (tmp_path / "out.partial.state.new").mkdir()
+        with pytest.raises(CannotMake, match="out: cannot be written: Is a directory"):
+            file.restart()
+        assert file.stored is None
+    (tmp_path / "out.partial.state.new").rmdir()
+    with Partial(tmp_path / "out") as file:
+        assert (file.stored, file.size) == (None, 0)
 
 
 def test_two_cannot_make_the_same(tmp_path: Path):

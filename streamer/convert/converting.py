@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
 import time
@@ -15,17 +14,16 @@ import numpy as np
 
 from streamer.batch import Batch
 from streamer.convert.partial import CannotMake, Partial
-from streamer.convert.report import Conversion, Fault, asic_text
-from streamer.convert.rows import TooNarrow
+from streamer.convert.progress import Progress
+from streamer.convert.report import Conversion, asic_text
 from streamer.errors import FileReplaced, LayoutError, NotReady, StreamError, WriterStalled
 from streamer.packets import Packets, decode
-from streamer.packets.records import RECORD
-from streamer.position import Position
+from streamer.packets.records import RECORD, record_dtype
 from streamer.rawfile import RawFile
 from streamer.tail import Tail, tail
 from writer.version import __version__
 
-__all__ = ["CannotConvert", "Make", "Output", "Source", "Stopped", "Work"]
+__all__ = ["CannotConvert", "Make", "Output", "Source", "Stopped", "TooNarrow", "Work"]
 
 logger = logging.getLogger("streamer.convert")
 
@@ -46,18 +44,30 @@ class Stopped(StreamError):
     """Raised when a conversion was stopped before its end. The same call goes on with it."""
 
 
+class TooNarrow(Exception):
+    """Raised for packets that need wider fields than the output has.
+
+    Attributes
+    ----------
+    dtype : np.dtype
+        Of records that hold both.
+    """
+
+    def __init__(self, dtype: np.dtype[Any]) -> None:
+        super().__init__(dtype)
+        self.dtype = dtype
+
+
 class Output(Protocol):
     """A file of packets that is being made in a :class:`Partial`."""
 
     def append(self, packets: Packets) -> None:
-        """Append packets.
+        """Append packets, the fields of which are not wider than the output's.
 
         Raises
         ------
         CannotMake
             If that is not possible, as on a full disk.
-        TooNarrow
-            If the fields are too narrow for them.
         """
 
     def flush(self) -> bytes:
@@ -75,7 +85,7 @@ Make = Callable[[Partial, np.dtype[Any]], Output]
 
 
 class Source(NamedTuple):
-    """What is to be read, and how; as of :func:`streamer.convert.entry`."""
+    """What is to be read, and how; as in :func:`streamer.convert.convert`."""
 
     raw: Path
     follow: bool
@@ -91,72 +101,32 @@ class Work:
     ----------
     source
         What is to be read.
-    made
+    partial
         What the output is made in.
-    asked
-        How it is to be made, to be known again.
     make
         Opens the output.
-    dtype
-        Of its records; None: as the first packets need it.
+    progress
+        How far it is; kept up to date.
     """
 
-    def __init__(
-        self,
-        source: Source,
-        made: Partial,
-        asked: dict[str, Any],
-        make: Make,
-        dtype: np.dtype[Any] | None,
-    ) -> None:
-        self._source, self._made, self._asked, self._make = source, made, asked, make
-        self._output: Output | None = None
-        self._dtype = dtype
-        self._position = Position(0)
-        self._messages = self._packets = 0
-        self._has_data = False
-        self._faults: dict[str, Fault] = {}
-        # How it ended; then the output is complete, and has only to be given its name.
-        self._outcome: str | None = None
-        self._resumed_at: int | None = None
+    def __init__(self, source: Source, partial: Partial, make: Make, progress: Progress) -> None:
+        self._source, self._partial, self._make = source, partial, make
+        self._progress = progress
+        self._resumed_at = progress.position.row or None
+        # The row at which it ends, once it is known.
         self._last: int | None = None
         self._said = ""
-        self._stored_row = 0
+        self._stored_row = progress.position.row
         self._store_due = time.monotonic() + _STORE_SECONDS
-        if made.stored is not None:
-            self._take_up(made.stored.facts)
-        if self._dtype is not None and self._outcome is None:
-            self._output = make(made, self._dtype)
-
-    def _take_up(self, facts: dict[str, Any]) -> None:
-        self._position = Position.from_json(json.dumps(facts["position"]))
-        self._stored_row = self._position.row
-        self._messages, self._packets = facts["messages"], facts["packets"]
-        self._has_data = facts["has_data"]
-        self._faults = {
-            kind: Fault(total, tuple(rows)) for kind, (total, rows) in facts["faults"].items()
-        }
-        self._outcome = facts["outcome"]
-        self._resumed_at = self._position.row or None
-        if facts["dtype"] is not None:
-            self._dtype = np.dtype([(name, form) for name, form in facts["dtype"]])
+        self._output: Output | None = None
+        if progress.dtype is not None and progress.outcome is None:
+            self._output = make(partial, progress.dtype)
 
     def _store(self) -> None:
         """Make sure that so much outlives a crash."""
         tail_bytes = b"" if self._output is None else self._output.flush()
-        facts = {
-            "version": __version__,
-            "asked": self._asked,
-            "position": json.loads(self._position.to_json()),
-            "dtype": None if self._dtype is None else self._dtype.descr,
-            "messages": self._messages,
-            "packets": self._packets,
-            "has_data": self._has_data,
-            "faults": self._faults,
-            "outcome": self._outcome,
-        }
-        self._made.store(facts, tail_bytes)
-        self._stored_row = self._position.row
+        self._partial.store({"version": __version__, **self._progress.facts()}, tail_bytes)
+        self._stored_row = self._progress.position.row
         self._store_due = time.monotonic() + _STORE_SECONDS
 
     def run(self, told: Callable[[int, int], None]) -> None:
@@ -165,11 +135,11 @@ class Work:
         Raises
         ------
         TooNarrow
-            If it has to begin anew, with wider fields.
+            If it has to be started over, with wider fields.
         StreamError, LayoutError
-            As of :func:`streamer.convert.entry`.
+            As in :func:`streamer.convert.convert`.
         """
-        if self._outcome is None:
+        if self._progress.outcome is None:
             try:
                 outcome = self._convert(told)
             except (CannotMake, TooNarrow):
@@ -182,25 +152,25 @@ class Work:
 
     def _keep(self) -> None:
         """Store what there is to go on with; if there is nothing, leave nothing."""
-        if self._position.row:
+        if self._progress.position.row:
             with suppress(CannotMake):
                 self._store()
         else:
-            self._made.discard()
+            self._partial.discard()
 
     def _convert(self, told: Callable[[int, int], None]) -> str:
         """Convert to the end; return what that was."""
-        source = self._source
+        source, progress = self._source, self._progress
         with tail(
             source.raw,
-            start="beginning" if self._position.created is None else self._position,
+            start="beginning" if progress.position.created is None else progress.position,
             until="finished" if source.follow else "end",
             idle_timeout=_TICK_SECONDS if source.follow else _PATIENCE_SECONDS,
         ) as live:
-            while self._last is None or self._position.row < self._last:
+            while self._last is None or progress.position.row < self._last:
                 stopped = source.stop.is_set()
                 if stopped and not source.follow:
-                    msg = f"{source.raw}: stopped before row {self._position.row:,}"
+                    msg = f"{source.raw}: stopped before row {progress.position.row:,}"
                     raise Stopped(msg)
                 try:
                     batch = live.next_batch()
@@ -209,7 +179,7 @@ class Work:
                 except (NotReady, WriterStalled) as error:
                     if not source.follow:
                         raise
-                    self._position = live.position
+                    progress.position = live.position
                     # Only a look that began after it was stopped sees all that there was then.
                     if stopped:
                         break
@@ -220,13 +190,13 @@ class Work:
                         raise
                     return "replaced"
                 self._take(batch)
-                self._position = live.position
+                progress.position = live.position
                 behind = live.lag.rows
                 if stopped and self._last is None:
-                    self._last = self._position.row + behind
-                told(self._position.row, self._position.row + behind)
+                    self._last = progress.position.row + behind
+                told(progress.position.row, progress.position.row + behind)
                 self._store_in_time()
-        if self._position.created is None:
+        if progress.position.created is None:
             msg = f"{source.raw}: stopped while it was still absent"
             raise Stopped(msg)
         return "stopped"
@@ -235,16 +205,19 @@ class Work:
         """Convert some messages."""
         packets = decode(batch, wire=self._source.wire, asic=self._source.asic)
         if len(packets):
-            if self._output is None:
-                self._dtype = packets.to_records().dtype
-                self._output = self._make(self._made, self._dtype)
-            self._output.append(packets)
-        self._messages += len(batch)
-        self._packets += len(packets)
-        # To count them would cost time, and nobody needs more.
-        self._has_data = self._has_data or bool(packets.is_data.any())
-        for kind, rows in packets.faults.items():
-            self._faults[kind] = self._faults.get(kind, Fault()).more(rows)
+            self._output_for(record_dtype(packets.decoded)).append(packets)
+        self._progress.count(len(batch), packets)
+
+    def _output_for(self, dtype: np.dtype[Any]) -> Output:
+        """Return the output, if it has room for such records."""
+        progress = self._progress
+        if self._output is None or progress.dtype is None:
+            progress.dtype = dtype
+            self._output = self._make(self._partial, dtype)
+        wide = np.promote_types(dtype, progress.dtype)
+        if wide != progress.dtype:
+            raise TooNarrow(wide)
+        return self._output
 
     def _idle(self, live: Tail[Any, Any], error: StreamError) -> None:
         """Say what is the matter while nothing comes, and store what came before."""
@@ -256,34 +229,37 @@ class Work:
 
     def _store_in_time(self) -> None:
         """Store what is new, but not more often than needed: it makes the disk work."""
-        if self._position.row > self._stored_row and time.monotonic() > self._store_due:
+        is_new = self._progress.position.row > self._stored_row
+        if is_new and time.monotonic() > self._store_due:
             self._store()
 
     def _check_result(self) -> None:
         """Raise if the output would hold nothing of what there is."""
-        if self._messages and not self._packets:
-            self._made.discard()
-            kinds = ", ".join(f"{fault.total:,} {kind}" for kind, fault in self._faults.items())
+        progress = self._progress
+        if progress.messages and not progress.packets:
+            self._partial.discard()
+            kinds = ", ".join(f"{fault.total:,} {kind}" for kind, fault in progress.faults.items())
             msg = (
-                f"{self._source.raw}: none of its {self._messages:,} messages could be decoded "
+                f"{self._source.raw}: none of its {progress.messages:,} messages could be decoded "
                 f"({kinds}). Nothing was written. Are wire {self._source.wire} and asic "
                 f"{asic_text(self._source.asic)} right?"
             )
             raise CannotConvert(msg)
 
     def _complete(self, outcome: str) -> None:
-        output = self._output or self._make(self._made, RECORD)
+        output = self._output or self._make(self._partial, RECORD)
         self._output = output
         output.finish()
         self.close()
-        self._outcome = outcome
+        self._progress.outcome = outcome
         self._store()
 
     def report(self) -> Conversion:
         """Return what was converted, once it is complete."""
-        assert self._outcome is not None
+        progress = self._progress
+        assert progress.outcome is not None
         notes = []
-        if self._packets and not self._has_data:
+        if progress.packets and not progress.has_data:
             notes.append(f"no packet is a hit: is asic {asic_text(self._source.asic)} right?")
         with suppress(StreamError, LayoutError), RawFile(self._source.raw) as raw:
             if not self._source.follow and not raw.closed:
@@ -299,11 +275,11 @@ class Work:
                 )
         return Conversion(
             self._source.raw,
-            self._made.out,
-            self._messages,
-            self._packets,
-            self._faults,
-            self._outcome,
+            self._partial.out,
+            progress.messages,
+            progress.packets,
+            progress.faults,
+            progress.outcome,
             self._resumed_at,
             tuple(notes),
         )

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import json
+import functools
 import logging
 import os
 import threading
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
-from typing import Any
 
-from streamer.convert.converting import CannotConvert, Make, Source, Work
+from streamer.convert.converting import CannotConvert, Make, Source, TooNarrow, Work
 from streamer.convert.naming import partial_names, tidy
 from streamer.convert.packetfile import PacketFile
 from streamer.convert.partial import CannotMake, Partial
+from streamer.convert.progress import Progress
 from streamer.convert.report import Conversion
-from streamer.convert.rows import TooNarrow
-from streamer.errors import FileReplaced, LayoutError, StreamError
+from streamer.convert.resuming import resumed, what_is_kept
+from streamer.errors import LayoutError, StreamError
 from streamer.packets import check_options
-from streamer.position import Position
 from streamer.rawfile import RawFile
 from streamer.sequence import is_many
-from streamer.tail import tail
-from writer.version import __version__
 
 __all__ = ["FORMS", "convert"]
 
@@ -33,8 +29,6 @@ logger = logging.getLogger("streamer.convert")
 FORMS = ("hdf5", "parquet")
 
 _PARQUET_NAMES = (".parquet", ".pq")
-# A file in which a position is looked up is there; HDF5 may need a few attempts to open it.
-_LOOK_SECONDS = 10.0
 
 
 def convert(
@@ -69,7 +63,7 @@ def convert(
     overwrite
         Whether `out` may exist, and another conversion may have been begun there.
     wire, asic
-        As of :func:`streamer.packets.decode`.
+        As in :func:`streamer.packets.decode`.
     compressed
         Whether to compress the packets of an HDF5 file, with gzip: a third as large or less,
         and a third as fast. larpix-control does not, and reads it all the same. Parquet always
@@ -96,7 +90,7 @@ def convert(
     NotReady, LayoutError
         If there is no raw file.
     RowUnreadable, FileReplaced
-        As of :func:`streamer.follow`.
+        As in :func:`streamer.follow`.
     ValueError
         If an argument makes no sense.
 
@@ -105,7 +99,7 @@ def convert(
     Until it is complete, it is ``OUT.partial``; with ``OUT.partial.state``, where it is stored
     every two seconds how far it is. The same call goes on from there if this one was
     interrupted, also by a kill, a crash of the machine or a full disk: no packet is lost, and
-    none comes twice. Another version of this software begins anew, so that no file is decoded
+    none comes twice. Another version of this software starts over, so that no file is decoded
     by two.
 
     What cannot be decoded is counted and left out; it never costs another message. A message
@@ -136,29 +130,37 @@ def convert(
     if not follow:
         RawFile(raw).close()  # raises if there is nothing to convert
     asics = asic if isinstance(asic, str) else {str(key): asic[key] for key in sorted(asic)}
-    asked = {"to": form, "wire": wire, "asic": asics, "compressed": compressed}
+    options = {"to": form, "wire": wire, "asic": asics, "compressed": compressed}
     source = Source(raw, follow, stop or threading.Event(), wire, asic)
-    dtype = None
-    with _opened(raw, out, asked, overwrite) as made:
+    with _opened(out) as partial:
         try:
+            progress = resumed(partial, raw, options, overwrite=overwrite) or Progress(options)
             while True:
                 try:
-                    with Work(source, made, asked, make, dtype) as work:
+                    with Work(source, partial, make, progress) as work:
                         work.run(told or _unseen)
-                        # It may be hours since the name was looked at.
-                        obstacle = _obstacle(raw, out, overwrite)
-                        if obstacle is not None:
-                            raise CannotMake(obstacle)
-                        made.finish(overwrite=overwrite)
-                        return work.report()
+                        break
                 except TooNarrow as needed:
                     # The file does not say which wire it is of, and has messages of both.
-                    logger.warning("%s: has messages of two wires; beginning anew", raw)
-                    made.restart()
-                    dtype = needed.dtype
+                    logger.warning("%s: has messages of two wires; starting over", raw)
+                    partial.restart()
+                    progress = Progress(options, needed.dtype)
+            # It may be hours since the name was looked at.
+            obstacle = _obstacle(raw, out, overwrite)
+            if obstacle is not None:
+                raise CannotMake(obstacle)
+            partial.finish(overwrite=overwrite)
+            return work.report()
         except CannotMake as error:
-            msg = f"{error}{_kept(made)}"
+            msg = f"{error}{what_is_kept(partial)}"
             raise CannotConvert(msg) from error
+
+
+def _opened(out: Path) -> Partial:
+    try:
+        return Partial(out)
+    except CannotMake as error:
+        raise CannotConvert(str(error)) from error
 
 
 def _unseen(done: int, total: int) -> None:
@@ -167,7 +169,7 @@ def _unseen(done: int, total: int) -> None:
 
 def _maker(form: str, compressed: bool) -> Make:
     if form == "hdf5":
-        return partial(PacketFile, compressed=compressed)
+        return functools.partial(PacketFile, compressed=compressed)
     try:
         from streamer.convert.parquet import ParquetFile
     except ModuleNotFoundError as error:
@@ -224,78 +226,3 @@ def _is_raw(path: Path) -> bool:
     except (StreamError, LayoutError):
         return False
     return True
-
-
-def _opened(raw: Path, out: Path, asked: dict[str, Any], overwrite: bool) -> Partial:
-    """Return what the output is made in, with what the same call has begun there."""
-    try:
-        made = Partial(out)
-        try:
-            _take_up(made, raw, asked, overwrite)
-        except BaseException:
-            made.close()
-            raise
-    except CannotMake as error:
-        raise CannotConvert(str(error)) from error
-    return made
-
-
-def _take_up(made: Partial, raw: Path, asked: dict[str, Any], overwrite: bool) -> None:
-    """Make sure that what was begun can be gone on with; begin anew if it cannot.
-
-    Raises
-    ------
-    CannotConvert
-        If it is somebody's who wanted something else.
-    """
-    if made.stored is None:
-        return
-    facts = made.stored.facts
-    if facts.get("version") != __version__:
-        # Whose halves were decoded by two versions would be of neither, and nothing that
-        # another one has stored is sure to mean the same.
-        logger.warning("%s: was begun by another version; beginning anew", made.path)
-        made.restart()
-        return
-    reason = _otherwise(raw, asked, facts)
-    if reason is not None and not overwrite:
-        msg = f"{made.path}: {reason}; remove it, or overwrite it, to begin anew"
-        raise CannotConvert(msg)
-    if reason is None and _is_outdated(raw, facts):
-        logger.warning("%s: complete, but rows have come since; beginning anew", made.path)
-        reason = "outdated"
-    if reason is not None:
-        made.restart()
-
-
-def _is_outdated(raw: Path, facts: dict[str, Any]) -> bool:
-    """Tell whether what is complete would be so no more, were it begun now."""
-    if facts["outcome"] not in ("end", "stopped"):
-        return False
-    with RawFile(raw) as file:
-        return len(file) > int(facts["position"]["row"])
-
-
-def _otherwise(raw: Path, asked: dict[str, Any], facts: dict[str, Any]) -> str | None:
-    """Say why what was begun is not what is to be made, if it is not."""
-    if facts["asked"] != asked:
-        return "was begun with other options, or for another format"
-    position = Position.from_json(json.dumps(facts["position"]))
-    if position.created is not None:
-        try:
-            # Nothing is read, but the position is made sure of.
-            with tail(raw, start=position, until=position.row, idle_timeout=_LOOK_SECONDS) as at:
-                at.next_batch()
-        except StopIteration:
-            pass
-        except FileReplaced as error:
-            return f"was begun with another file: {error}"
-    return None
-
-
-def _kept(made: Partial) -> str:
-    """Say what there is to go on with; if there is nothing, leave nothing."""
-    if made.stored is None or not (row := made.stored.facts["position"]["row"]):
-        made.discard()
-        return ""
-    return f". Its first {row:,} rows are kept in {made.path.name}; the same call goes on there"

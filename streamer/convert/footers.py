@@ -44,7 +44,7 @@ def moved(description: bytes, distance: int) -> bytes:
     Raises
     ------
     IndexError, ValueError
-        If it is no such struct.
+        If it is not such a struct.
 
     Examples
     --------

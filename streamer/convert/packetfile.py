@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamer.convert.partial import Partial
-from streamer.convert.rows import Blocks, check_fits
+from streamer.convert.rows import Blocks
 from streamer.packets import Packets
 
 __all__ = ["PacketFile"]
@@ -118,10 +118,7 @@ class PacketFile:
 
     def append(self, packets: Packets) -> None:
         """Append packets."""
-        records = packets.to_records()
-        if records.dtype != self._dtype:
-            check_fits(records.dtype, self._dtype)
-            records = records.astype(self._dtype)
+        records = packets.to_records().astype(self._dtype, copy=False)
         for block in self._blocks.take(records):
             self._write(block, _CHUNK_ROWS)
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from streamer.convert.footers import moved
 from streamer.convert.partial import Partial
-from streamer.convert.rows import Blocks, check_fits
+from streamer.convert.rows import Blocks
 from streamer.packets import Packets
 
 __all__ = ["ParquetFile"]
@@ -59,7 +59,6 @@ class ParquetFile:
 
     def __init__(self, partial: Partial, dtype: np.dtype[Any]) -> None:
         self._partial = partial
-        self._dtype = dtype
         dtypes = {_ROW: np.dtype("<i8")} | {name: dtype[name] for name in dtype.names or ()}
         self._schema = pa.schema(
             [(name, pa.from_numpy_dtype(one)) for name, one in dtypes.items()],
@@ -76,11 +75,8 @@ class ParquetFile:
 
     def append(self, packets: Packets) -> None:
         """Append packets."""
-        columns = {name: getattr(packets, name) for name in self._dtypes}
-        fields = [(name, column.dtype) for name, column in columns.items() if name != _ROW]
-        check_fits(np.dtype(fields), self._dtype)
         parts = (
-            blocks.take(columns[name].astype(dtype, copy=False))
+            blocks.take(getattr(packets, name).astype(dtype, copy=False))
             for blocks, (name, dtype) in zip(self._blocks, self._dtypes.items(), strict=True)
         )
         for group in zip(*parts, strict=True):

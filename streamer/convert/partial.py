@@ -138,7 +138,7 @@ class Partial(Overlay):
             msg = f"{self._state}: cannot be read: {error.strerror}"
             raise CannotMake(msg) from error
         if state is None or size < state.size:
-            logger.warning("%s: damaged, or of another version; beginning anew", self.path)
+            logger.warning("%s: damaged, or of another version; starting over", self.path)
             self.restart()
             return
         self.begin(state.size)
@@ -160,12 +160,12 @@ class Partial(Overlay):
         CannotMake
             If that is not possible.
         """
+        self.stored = None
         with self._guarded():
             os.ftruncate(self._fd, 0)
             # Also of nothing: so it is known of a file that it was left by this.
             write_state(self._state, State(None, 0, {}, b""))
         self.begin(0)
-        self.stored = None
 
     @property
     def tail(self) -> bytes:
@@ -193,7 +193,7 @@ class Partial(Overlay):
         Parameters
         ----------
         facts, tail
-            As of :class:`Stored`.
+            As in :class:`Stored`.
 
         Raises
         ------

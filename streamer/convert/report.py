@@ -53,7 +53,7 @@ class Conversion(NamedTuple):
     #: Messages that were gone through, and packets that were written.
     messages: int
     packets: int
-    #: By kind.
+    #: What could not be decoded, by its kind, as in :attr:`streamer.packets.Packets.faults`.
     faults: Mapping[str, Fault]
     #: ``"finished"``: the run is over. ``"end"``: all rows that there were. ``"stopped"``: the
     #: same, when following was stopped. ``"replaced"``: another file has the name now.

@@ -8,40 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Blocks", "TooNarrow", "check_fits"]
-
-
-class TooNarrow(Exception):
-    """Raised for rows that need wider fields than there are.
-
-    Attributes
-    ----------
-    dtype : np.dtype
-        A row that holds both.
-    """
-
-    def __init__(self, dtype: np.dtype[Any]) -> None:
-        super().__init__(dtype)
-        self.dtype = dtype
-
-
-def check_fits(rows: np.dtype[Any], into: np.dtype[Any]) -> None:
-    """Make sure that fields hold all values of others of the same names.
-
-    Raises
-    ------
-    TooNarrow
-        If they do not.
-
-    Examples
-    --------
-    >>> check_fits(np.dtype([("counter", "u1")]), np.dtype([("counter", "u2")]))
-    """
-    wide = np.dtype(
-        [(name, np.promote_types(rows[name], into[name])) for name in into.names or ()]
-    )
-    if wide != into:
-        raise TooNarrow(wide)
+__all__ = ["Blocks"]
 
 
 class Blocks:

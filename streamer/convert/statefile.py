@@ -15,7 +15,7 @@ __all__ = ["State", "read_state", "write_state"]
 # How it begins, and the number of its form: to be raised with any change of what is stored,
 # of the facts of its makers too.
 _MARK = b"larpix-streamer partial "
-_FORM = b"2\n"
+_FORM = b"3\n"
 _DIGEST_BYTES = 32
 
 

@@ -7,7 +7,7 @@ from functools import cache
 from typing import Any, Final, NamedTuple
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 from streamer.packets.decoded import ASICS, LAYOUTS, Decoded
 from streamer.packets.words import TIMESTAMP
@@ -46,30 +46,39 @@ RECORD: Final = np.dtype(
 #: Names of the fields, in their order.
 FIELDS: Final = tuple(RECORD.names or ())
 
-# Those that are no bits of packets.
+# Those that are not bits of packets.
 _NO_BITS: Final = {"io_group", "io_channel", "valid_parity", "receipt_timestamp"}
 
 # Records that the processor's cache holds.
 _BLOCK = 16 * 1024
 
 
-def record_dtype(dataword: DTypeLike, receipt_timestamp: DTypeLike) -> np.dtype[np.void]:
-    """Return `RECORD`, with room for what LArPix v3 and the newer wire have more of.
+def record_dtype(decoded: Decoded) -> np.dtype[np.void]:
+    """Return the dtype of packets as records, without making them.
+
+    It is `RECORD`, with room for what LArPix v3 and the newer wire have more of.
 
     Parameters
     ----------
-    dataword, receipt_timestamp
-        The dtypes of these fields.
+    decoded
+        The packets.
 
     Examples
     --------
-    >>> record_dtype("u1", "<u4") == RECORD, RECORD.itemsize
+    >>> from streamer import decode
+    >>> from streamer.batch import Batch
+    >>> none = np.empty(0, np.int64)
+    >>> batch = Batch(none, none.astype("u1"), none.astype("u1"), none, none)
+    >>> record_dtype(decode(batch).decoded) == RECORD, RECORD.itemsize
     (True, 36)
-    >>> record_dtype("<u2", "<u8").itemsize
+    >>> record_dtype(decode(batch, wire="new24", asic="v3").decoded).itemsize
     41
     """
-    given = {"dataword": dataword, "receipt_timestamp": receipt_timestamp}
-    return np.dtype([(name, given.get(name, RECORD[name])) for name in FIELDS])
+    wide = {
+        "dataword": "<u2" if decoded.is_wide else "u1",
+        "receipt_timestamp": decoded.words.receipts.dtype,
+    }
+    return np.dtype([(name, wide.get(name, RECORD[name])) for name in FIELDS])
 
 
 def to_records(decoded: Decoded, get: Callable[[str], NDArray[Any]]) -> NDArray[np.void]:
@@ -90,7 +99,8 @@ def to_records(decoded: Decoded, get: Callable[[str], NDArray[Any]]) -> NDArray[
     NDArray
         (P,), of `record_dtype`.
     """
-    dtype, eights, tail = _plan(decoded.codes, decoded.is_wide, decoded.words.receipts.itemsize)
+    dtype = record_dtype(decoded)
+    eights, tail = _plan(decoded.codes, dtype)
     numbers, size = decoded.words.packets, dtype.itemsize
     records = np.empty(len(numbers), dtype)
     raw = records.view(np.uint8)
@@ -141,27 +151,29 @@ class _Eight(NamedTuple):
 
 
 @cache
-def _plan(
-    codes: tuple[int, ...], is_wide: bool, receipt_bytes: int
-) -> tuple[np.dtype[np.void], list[_Eight], list[str]]:
+def _plan(codes: tuple[int, ...], dtype: np.dtype[np.void]) -> tuple[list[_Eight], list[str]]:
     """Plan how to put records together.
+
+    Parameters
+    ----------
+    codes
+        Of the chips that there are.
+    dtype
+        Of a record.
 
     Returns
     -------
-    dtype
-        Of a record.
     eights : list of _Eight
         For each 8 bytes of it.
     tail : list of str
         The fields behind those.
     """
-    dtype = record_dtype("<u2" if is_wide else "u1", f"<u{receipt_bytes}")
-    given: Collection[str] = FIELDS
+    of_columns: Collection[str] = FIELDS
     layout: Layout = {}
     if len(codes) == 1:
-        given, layout = _NO_BITS, LAYOUTS[codes[0]]
+        of_columns, layout = _NO_BITS, LAYOUTS[codes[0]]
         if codes == (ASICS["v2-fifo"],):
-            given = _NO_BITS | {"fifo_diagnostics_enabled"}
+            of_columns = _NO_BITS | {"fifo_diagnostics_enabled"}
     eights = [_Eight({}, {}) for _ in range(dtype.itemsize // 8)]
     tail = []
     assert dtype.fields is not None
@@ -173,9 +185,9 @@ def _plan(
         moves, columns = eights[place // 8]
         to = 8 * (place % 8)
         assert to + 8 * dtype[name].itemsize <= 64, f"{name} lies across 8 bytes"
-        if name in given:
+        if name in of_columns:
             columns[name] = place % 8
         elif name in layout:
             low, width = layout[name]
             moves[to - low] = moves.get(to - low, 0) | ((1 << width) - 1) << to
-    return dtype, eights, tail
+    return eights, tail
