@@ -181,6 +181,6 @@ def assert_as_slow(packets: Packets, datas, io_groups, asics, wires) -> None:
 def assert_same(one: Packets, other: Packets) -> None:
     """Tell two apart by every column."""
     assert one.to_records().dtype == other.to_records().dtype
-    for name in [*FIELDS, "row", "time", "is_data", "cds_flag", "reset_sample_flag"]:
+    for name in [*FIELDS, "row", "time", "is_data", "is_v3", "cds_flag", "reset_sample_flag"]:
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name), name)
     assert one.to_records().tobytes() == other.to_records().tobytes()

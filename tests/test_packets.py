@@ -112,6 +112,9 @@ def test_what_packets_are_by_type():
                 kind.startswith(name) if name == "config" else kind == name for kind in expected
             ]
             assert getattr(packets, f"is_{name}").tolist() == wanted, name
+        by_v3 = {"v2": [], "v3": [1, 2], str({1: "v3", 2: "v2"}): [1]}[str(asic)]
+        from_chip = packets.packet_type < 4
+        assert packets.is_v3.tolist() == (from_chip & np.isin(packets.io_group, by_v3)).tolist()
 
 
 def test_fifo_flags_are_two_bits():

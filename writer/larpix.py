@@ -36,9 +36,10 @@ Layout = Mapping[str, tuple[int, int]]
 
 
 class PacketType(IntEnum):
-    """The two lowest bits of a LArPix packet.
+    """What a packet is: of one that a chip sent, its two lowest bits.
 
-    LArPix v3 sends data as V3_DATA, and has no test packets.
+    LArPix v3 sends data as V3_DATA, and has no test packets. From TIMESTAMP on, larpix-control
+    and its packets files number what no chip sent.
 
     >>> PacketType(3).name, PacketType.V3_DATA == PacketType.TEST
     ('CONFIG_READ', True)
@@ -49,6 +50,10 @@ class PacketType(IntEnum):
     V3_DATA = 1
     CONFIG_WRITE = 2
     CONFIG_READ = 3
+    TIMESTAMP = 4
+    MESSAGE = 5
+    SYNC = 6
+    TRIGGER = 7
 
 
 #: Fields of data and test packets: their lowest bit, and how many bits they have. In

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from streamer.packets.decoded import ASICS, LAYOUTS, Decoded
-from streamer.packets.words import TIMESTAMP
 from writer.larpix import Layout, PacketType
 
 __all__ = ["COLUMNS", "Column", "Columns", "Compute"]
@@ -98,7 +97,7 @@ def _of_message(name: str) -> Compute:
     return lambda decoded, _: decoded.spread(getattr(decoded, name))
 
 
-def _of_type(*types: int) -> Compute:
+def _of_type(*types: PacketType) -> Compute:
     def compute(_: Decoded, get: Callable[[str], Column]) -> Column:
         found: Column = get("packet_type") == types[0]
         for one in types[1:]:
@@ -125,12 +124,18 @@ def _fifo_diagnostics_enabled(decoded: Decoded, _: Callable[[str], Column]) -> C
     return column
 
 
+def _is_v3(decoded: Decoded, _: Callable[[str], Column]) -> Column:
+    column = decoded.spread(decoded.asics == _V3)
+    column[decoded.words.others.places] = False
+    return column
+
+
 def _is_data(decoded: Decoded, get: Callable[[str], Column]) -> Column:
-    codes = decoded.codes
-    types: Column = np.array(PacketType.V3_DATA if codes == (_V3,) else PacketType.DATA)
-    if _V3 in codes and codes != (_V3,):
-        of_message = np.where(decoded.asics == _V3, PacketType.V3_DATA, PacketType.DATA)
-        types = decoded.spread(of_message.astype(np.uint8))
+    types: Column = np.array(PacketType.DATA)
+    if decoded.codes == (_V3,):
+        types = np.array(PacketType.V3_DATA)
+    elif _V3 in decoded.codes:
+        types = np.where(get("is_v3"), np.uint8(PacketType.V3_DATA), np.uint8(PacketType.DATA))
     found: Column = get("packet_type") == types
     return found
 
@@ -138,11 +143,9 @@ def _is_data(decoded: Decoded, get: Callable[[str], Column]) -> Column:
 def _is_test(decoded: Decoded, get: Callable[[str], Column]) -> Column:
     found: Column = get("packet_type") == PacketType.TEST
     if _V3 in decoded.codes:
-        found &= decoded.spread(decoded.asics != _V3)
+        found &= ~get("is_v3")
     return found
 
-
-_WRITE, _READ = PacketType.CONFIG_WRITE, PacketType.CONFIG_READ
 
 #: How each column is computed, and the parts of packets from which several are.
 COLUMNS: Final[dict[str, Compute]] = {
@@ -175,13 +178,14 @@ COLUMNS: Final[dict[str, Compute]] = {
     "time": _of_message("seconds"),
     "is_data": _is_data,
     "is_test": _is_test,
-    "is_config_write": _of_type(_WRITE),
-    "is_config_read": _of_type(_READ),
-    "is_config": _of_type(_WRITE, _READ),
-    "is_timestamp": _of_type(TIMESTAMP),
-    "is_message": _of_type(5),
-    "is_sync": _of_type(6),
-    "is_trigger": _of_type(7),
+    "is_config_write": _of_type(PacketType.CONFIG_WRITE),
+    "is_config_read": _of_type(PacketType.CONFIG_READ),
+    "is_config": _of_type(PacketType.CONFIG_WRITE, PacketType.CONFIG_READ),
+    "is_timestamp": _of_type(PacketType.TIMESTAMP),
+    "is_message": _of_type(PacketType.MESSAGE),
+    "is_sync": _of_type(PacketType.SYNC),
+    "is_trigger": _of_type(PacketType.TRIGGER),
+    "is_v3": _is_v3,
 }
 
 
@@ -233,6 +237,7 @@ class Columns:
     is_message: NDArray[np.bool_]
     is_sync: NDArray[np.bool_]
     is_trigger: NDArray[np.bool_]
+    is_v3: NDArray[np.bool_]
 
     def __init__(self, decoded: Decoded) -> None:
         self.decoded = decoded

@@ -107,8 +107,9 @@ def settle_memory(packets: int) -> None:
     ever freed, up to 32 MB (mallopt(3), M_MMAP_THRESHOLD). To have the pages for the columns of
     each batch made again takes as long as to decode it. The block itself is never touched.
 
-    Examples
-    --------
-    >>> settle_memory(1_000)
+    Parameters
+    ----------
+    packets
+        How many there are.
     """
     np.empty(min(_PACKET_BYTES * packets, _LARGEST_BYTES), np.uint8)

@@ -96,13 +96,23 @@ class Packets(Columns):
         (P,) bool: by `packet_type`, and by what it means for the kind of chip.
     is_timestamp, is_message, is_sync, is_trigger : NDArray
         (P,) bool: by `packet_type`.
+    is_v3 : NDArray
+        (P,) bool: whether a LArPix v3 chip sent it.
 
     Examples
     --------
-    See `decode`.
-
-    >>> Packets.__name__
-    'Packets'
+    >>> from streamer import RawFile
+    >>> from writer.recording import record
+    >>> done = record("raw.h5", load="tile", seconds=0.1, seed=1, fast=True)
+    >>> with RawFile("raw.h5") as raw:
+    ...     packets = raw.read(0, 3).packets()
+    >>> packets
+    <Packets: 16 words of 3 messages, no faults>
+    >>> packets.dataword[packets.is_data]
+    array([ 67,  46,  70,  37,  59,  41,  51, 103,  94,  91,  65,  51, 108,
+            71,  48], dtype=uint8)
+    >>> packets.select(packets.is_sync).timestamp
+    array([9999998], dtype=uint64)
     """
 
     def __init__(
@@ -167,9 +177,6 @@ class Packets(Columns):
         IndexError
             If the mask does not have one value a packet.
 
-        Examples
-        --------
-        ``packets.select(packets.is_data)``
         """
         mask = np.asarray(mask)
         if mask.ndim != 1 or (mask.dtype == bool and len(mask) != len(self)):

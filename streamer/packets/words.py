@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 
 from streamer.packets.gathered import gathered, settle_memory
 from writer.fields import lead
+from writer.larpix import PacketType
 from writer.pacman import HEADER, Word
 from writer.pacman24 import Word as Word24
 
 __all__ = ["TIMESTAMP", "Joined", "Others", "Words", "join_legacy", "join_new24"]
 
-#: In the column ``packet_type``: a message's header. Chips have the types from 0 to 3.
-TIMESTAMP: Final = 4
+#: In the column ``packet_type``: a message's header.
+TIMESTAMP: Final = PacketType.TIMESTAMP
 # Both wires have the same letters.
 _DATA, _CONFIG = Word24.DATA.letter, Word24.CONFIG.letter
 _SYNC, _TRIGGER = Word24.SYNC.letter, Word24.TRIG.letter
@@ -29,7 +30,7 @@ _SYNC, _TRIGGER = Word24.SYNC.letter, Word24.TRIG.letter
 _LEAD, _LEAD_24 = lead(Word.DATA.dtype), lead(Word24.DATA.dtype)
 # The types of the words that carry no packet of a chip; 0 if unknown.
 _TYPES: Final = np.zeros(256, np.uint8)
-_TYPES[[_SYNC, _TRIGGER]] = 6, 7
+_TYPES[[_SYNC, _TRIGGER]] = PacketType.SYNC, PacketType.TRIGGER
 # Unix time in nanoseconds, from 2001 to 2262: nothing else is a number of this size.
 _FIRST_NANOSECOND, _LAST_NANOSECOND = np.uint64(10**18), np.uint64(2**63)
 _NONE: Final = np.empty(0, np.uint64)
