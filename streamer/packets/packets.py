@@ -176,7 +176,6 @@ class Packets(Columns):
         ------
         IndexError
             If the mask does not have one value a packet.
-
         """
         mask = np.asarray(mask)
         if mask.ndim != 1 or (mask.dtype == bool and len(mask) != len(self)):
