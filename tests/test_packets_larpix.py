@@ -95,12 +95,12 @@ KINDS = pytest.mark.parametrize("letters", [b"D", b"T", b"S", b"DTS"])
 @KINDS
 def test_random_words_as_it_parses_them(parse, letters):
     """Each field of random words of each kind, packets of all types, is what it writes."""
-    compare(parse, 3_000, letters)
+    compare(parse, 50_000, letters)
 
 
 def test_random_words_in_fifo_diagnostics_mode_as_it_parses_them(parse):
     """The same where chips count what their FIFOs hold."""
-    compare(parse, 3_000, b"D", is_fifo=True)
+    compare(parse, 50_000, b"D", is_fifo=True)
 
 
 @pytest.mark.nightly
@@ -108,8 +108,11 @@ def test_random_words_in_fifo_diagnostics_mode_as_it_parses_them(parse):
 @pytest.mark.parametrize("is_fifo", [False, True])
 @KINDS
 def test_a_million_random_words_as_it_parses_them(parse, letters, is_fifo):
-    """The same with a million words in all, in eight parts."""
-    compare(parse, 125_000, letters, is_fifo=is_fifo)
+    """The same with a million words in either mode, in four parts each.
+
+    `test_convert` compares whole files, of a million words too.
+    """
+    compare(parse, 250_000, letters, is_fifo=is_fifo)
 
 
 # ------------------------------------------------------------------- where it is wrong
