@@ -58,9 +58,9 @@ def catching_up(folder: Path) -> list[Row]:
     ]
 
 
-async def used_live(path: Path) -> tuple[float, float]:
+async def used_live(path: Path, engine: str) -> tuple[float, float]:
     """Return the part of a core that a live Monitor takes [%], and hits a second."""
-    monitor = Monitor()
+    monitor = Monitor(engine=engine)
     wall = used = shown = 0.0
     async with follow(path) as live:
         async for packets in live.packets():
@@ -78,11 +78,14 @@ async def used_live(path: Path) -> tuple[float, float]:
 
 
 def living(folder: Path) -> list[Row]:
-    """Follow 2x2 live, with a snapshot each second."""
-    path = folder / "live.h5"
-    with second("writer", path, "--load=2x2", f"--seconds={LIVE_SECONDS}"):
-        part, rate = anyio.run(used_live, path)
-    return [(f"live 2x2 with a Monitor ({rate:,.0f} hits/s)", "% of a core", part, 20.0)]
+    """Follow 2x2 live, with a snapshot each second, with both engines."""
+    rows = []
+    for engine in ("numba", "numpy"):
+        path = folder / f"live-{engine}.h5"
+        with second("writer", path, "--load=2x2", f"--seconds={LIVE_SECONDS}"):
+            part, rate = anyio.run(used_live, path, engine)
+        rows.append((f"live 2x2, {engine} ({rate:,.0f} hits/s)", "% of a core", part, 20.0))
+    return rows
 
 
 def memory() -> list[Row]:

@@ -3,6 +3,7 @@
 Run by hand, on an idle machine: ``python -m tests.bench.packets``.
 """
 
+import math
 import tempfile
 from functools import partial
 from pathlib import Path
@@ -26,9 +27,8 @@ WORDS = (8, 40)
 # Of so many messages larpix-control has enough to do.
 STOCK = 500
 
-#: The columns of what a Monitor counts. It asks for one of them only, and takes the others out of
-#: the packets' bits by itself; what it costs as a whole is in `tests.bench.monitor`.
-MONITORED = (
+#: All that one wants to know of hits: what a Monitor counts, were it written with columns.
+OF_HITS = (
     "packet_type",
     "is_data",
     "valid_parity",
@@ -44,6 +44,9 @@ MONITORED = (
     "time",
     "row",
 )
+#: What a Monitor asks for, with either engine: all else it takes out of the packets' bits itself.
+#: What it costs as a whole is in `tests.bench.monitor`.
+OF_MONITOR = ("valid_parity",)
 
 
 def detected(count: int, size: int, seed: int = 0) -> list[bytes]:
@@ -80,7 +83,7 @@ def fill(path: Path, size: int, batches: int = BATCHES) -> None:
             out.append(msgs, io_groups)
 
 
-def asked(batch: Batch, names: tuple[str, ...] = MONITORED) -> None:
+def asked(batch: Batch, names: tuple[str, ...] = OF_HITS) -> None:
     """Decode, and ask for columns."""
     packets = decode(batch)
     for name in names:
@@ -113,6 +116,7 @@ def decoding(folder: Path) -> list[Row]:
                 "stock": parse,
                 "records": each(lambda batch: decode(batch).to_records()),
                 "columns": each(asked),
+                "parity": each(lambda batch: asked(batch, OF_MONITOR)),
             }
         )
         counts = {"stock": STOCK}
@@ -126,10 +130,16 @@ def decoding(folder: Path) -> list[Row]:
         rows += [
             (f"decode().to_records(), {size} words {rates['records']}", "x stock", ratio, 60.0),
             (
-                f"columns of a Monitor, {size} words {rates['columns']}",
+                f"{len(OF_HITS)} columns of hits, {size} words {rates['columns']}",
                 "ns/word",
                 1e9 * per_word["columns"],
                 floor,
+            ),
+            (
+                f"valid_parity, for a Monitor, {size} words {rates['parity']}",
+                "ns/word",
+                1e9 * per_word["parity"],
+                math.inf,
             ),
         ]
         path.unlink()
@@ -152,9 +162,10 @@ def reading(folder: Path) -> list[Row]:
         seconds = medians({"read": through(len), "columns": through(asked)})
         per_word = {name: value / 8 / len(raw) for name, value in seconds.items()}
     # 14 million words a second, of which a Monitor takes its part.
+    columns = f"of a file, read to {len(OF_HITS)} columns, 8 words"
     return [
         ("of a file, read, 8 words", "ns/word", 1e9 * per_word["read"], 71.0),
-        ("of a file, read to columns, 8 words", "ns/word", 1e9 * per_word["columns"], 71.0),
+        (columns, "ns/word", 1e9 * per_word["columns"], 71.0),
     ]
 
 
