@@ -142,7 +142,7 @@ class Work:
         if self._progress.outcome is None:
             try:
                 outcome = self._convert(told)
-            except (CannotMake, TooNarrow):
+            except CannotMake:
                 raise
             except (StreamError, LayoutError):
                 self._keep()
