@@ -190,8 +190,10 @@ def laid_out(path: Path) -> dict:
         return found
 
 
-@pytest.mark.timeout(1800)
-@pytest.mark.parametrize("words", [20_000, pytest.param(1_000_000, marks=pytest.mark.nightly)])
+@pytest.mark.parametrize(
+    "words",
+    [20_000, pytest.param(1_000_000, marks=[pytest.mark.nightly, pytest.mark.timeout(1800)])],
+)
 def test_same_file_as_larpix_control_makes(words: int, tmp_path: Path):
     """Every dataset, type, attribute and value, of words of every kind with any bits."""
     path = written(tmp_path / "raw.h5", *random_messages(words // 7))
