@@ -225,8 +225,10 @@ def _faults(snapshot: Snapshot, rule: Rule, earlier: _Earlier) -> dict[str, floa
 def _clock_ahead(snapshot: Snapshot, _: Rule, __: _Earlier) -> dict[str, float]:
     if snapshot.time is None:
         return {}
-    ahead = np.maximum(snapshot.newest - snapshot.time, 0).tolist()
-    return _by_group(snapshot, ahead)
+    # A card that is ahead by less than the history makes its own time the newest of all; but it
+    # is ahead of the time of day, if that was given.
+    most = min(snapshot.time, snapshot.now)
+    return _by_group(snapshot, np.maximum(snapshot.newest - most, 0).tolist())
 
 
 def _silent(snapshot: Snapshot, rule: Rule, earlier: _Earlier) -> dict[str, float]:
