@@ -548,6 +548,48 @@ def test_pixel_maps_tell_each_pixel(live: Run, tmp_path: Path):
         assert rate[pixel] >= len(values) / 10  # hits with invalid parity are in the rate too
 
 
+def test_pixel_maps_draw_the_values_of_the_monitor(
+    finished: Path, run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Each map has its own values, of each pixel a square of its size at its place."""
+    figures: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path, **_: figures.append(figure))
+    path = geometry_file(tmp_path)
+    assert run("pixel_maps.py", finished, "a.png", "--geometry", path, "--modules", 2).end is None
+    monitor, geometry = Monitor(), Geometry.load(path, modules=2)
+    for packets in tail(finished).packets():
+        monitor.update(packets)
+    snapshot = monitor.snapshot()
+    channels, [first, *_] = snapshot.channels, snapshot.seconds
+    places = geometry.places(**channels.address)
+    sums = {
+        name: np.bincount(places.pixel[places.mapped], counts[places.mapped], geometry.n_pixels)
+        for name, counts in channels.total.items()
+    }
+    with np.errstate(invalid="ignore"):
+        good = sums["data"] - sums["data_parity_errors"]
+        mean = sums["adc_sum"] / good
+        expected = {
+            "ADC mean [counts]": mean,
+            "ADC RMS [counts]": np.sqrt(np.maximum(sums["adc_square_sum"] / good - mean**2, 0)),
+            "rate [Hz]": np.where(sums["data"], sums["data"], np.nan) / (snapshot.time - first),
+        }
+    drawn = {axes.get_title(): axes for axes in figures[0].axes if axes.get_title()}
+    titles = [f"io_group {io_group}: {name}" for io_group in (1, 2) for name in expected]
+    assert [*drawn] == titles
+    for title, axes in drawn.items():
+        group, name = title.removeprefix("io_group ").split(": ")
+        pixels = geometry.pixels([int(group)])
+        [squares] = axes.collections
+        values = np.ma.filled(squares.get_array().astype(float), np.nan)
+        np.testing.assert_allclose(values, expected[name][pixels.pixel])
+        assert np.isfinite(values).any()
+        corners = np.array([path.vertices[:4] for path in squares.get_paths()])
+        centres = np.stack([pixels.x, pixels.y], axis=1)
+        np.testing.assert_allclose(corners.mean(axis=1), centres, atol=1e-3)
+        np.testing.assert_allclose(np.ptp(corners, axis=1), 4.0, atol=1e-3)
+
+
 def test_pixel_maps_with_a_geometry(finished: Path, run, tmp_path: Path):
     """Pixels are where the file says; how many channels have none is in the title."""
     done = run("pixel_maps.py", finished, "a.png", "--geometry", geometry_file(tmp_path))
