@@ -19,21 +19,25 @@ parity errors                 ``s.parity_error_fraction``                       
 rate by tile                  ``s.tiles["history"]``                                (T, S)
 rate by channel [Hz]          ``s.channels.rate``; places: ``s.channels.address``   (N,)
 ... by chip and others [Hz]   ``s.channels.by("chip").rate``; also io_channel,      (chips,)
-                              tile, io_group; so it is with all of ``channels``
+                              tile, io_group; each metric of channels has these
 upstream and downstream       ``s.history["upstream"]``; also downstream            (G, S)
 configuration                 ``s.history["write_upstream"]``; also                 (G, S)
-                              write_downstream, read_..., config_parity_errors
+                              write_downstream, read_upstream, read_downstream,
+                              config_parity_errors
 hot channels                  ``s.channels.hottest(100)``, the most first           (100,)
 ... part of all hits          ``s.channels.share``                                  (N,)
 channels to be disabled       ``s.noisy(5.0)``, faster than so many Hz              by chip
 ADC mean                      ``s.channels.adc_mean()``                             (N,)
 ADC RMS                       ``s.channels.adc_rms()``                              (N,)
 ADC spectrum                  ``s.histograms["adc"].total``                         (G, bins)
-FIFO more than half full      ``s.fraction("local_fifo_half")``; also shared        (G, S)
-FIFO full                     ``s.fraction("local_fifo_full")``; also shared        (G, S)
-FIFO less than half full      ``1 - s.fraction("local_fifo_flagged")``              (G, S)
+FIFO more than half full      ``s.fraction("local_fifo_half")``; also               (G, S)
+                              shared_fifo_half
+FIFO full                     ``s.fraction("local_fifo_full")``; also               (G, S)
+                              shared_fifo_full
+FIFO less than half full      ``1 - s.fraction("local_fifo_flagged")``; also        (G, S)
+                              shared_fifo_flagged
 ... by channel or above       ``s.channels.fraction("shared_fifo_full")``           (N,)
-sync period - 1e7 [ticks]     ``s.sync_period.mean``, sigma, syncs                  (G,)
+sync period - 1e7 [ticks]     ``s.sync_period.mean``; also sigma, syncs                (G,)
 ... in time [ticks]           ``s.sync_history``                                    (G, S)
 ... spectrum                  ``s.histograms["sync_period"].total``                 (G, bins)
 readout delay [264 ticks]     ``s.histograms["readout_delay"].total``               (G, bins)
