@@ -96,13 +96,28 @@ class Alarms:
         Parameters
         ----------
         path
-            A TOML file with a table for each rule: ``io_group_silent``, ``sync_stale``,
-            ``parity_errors``, ``fifo_full``, ``channel_rate``, ``faults``, ``clock_ahead``.
+            A TOML file with a table for each rule: ``io_group_silent`` and ``sync_stale`` [s],
+            ``parity_errors`` and ``fifo_full`` (parts of packets, below 1), ``channel_rate``
+            [Hz], ``faults`` (a number), ``clock_ahead`` [s]. Each has a ``threshold``, and may
+            have ``clear``, at which the alarm ends, else it is the threshold. The first two may
+            have ``io_groups``, a list of those that have to be there; the fractions ``seconds``,
+            how many of the newest are counted, and ``least``, how many packets are needed;
+            faults ``seconds``. Rules that are left out do not count.
 
         Raises
         ------
         RulesError
             If it cannot be read, or something in it is wrong; names the file and the key.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> with tempfile.NamedTemporaryFile("w", suffix=".toml") as file:
+        ...     _ = file.write("channel_rate = {threshold = 100, clear = 50}")
+        ...     file.flush()
+        ...     alarms = Alarms.from_toml(file.name)
+        >>> alarms.active
+        []
         """
         alarms = cls({})
         alarms._rules = read_rules(path)

@@ -290,6 +290,11 @@ class Monitor:
         now
             Unix time, for the ages; None: the newest second of the stream. A stream that has
             come to a halt has no newer seconds: who watches a live one gives ``time.time()``.
+
+        Returns
+        -------
+        Snapshot
+            By io_group, second, tile, channel and chip.
         """
         return take_snapshot(
             seconds=self._seconds,

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from streamer.monitor.numbers import whole
+
 __all__ = ["Options", "engine"]
 
 _ENGINES = ("auto", "numpy", "numba")
@@ -20,7 +22,7 @@ _LONGEST_SPAN = 3_600
 
 @dataclass(frozen=True)
 class Options:
-    """As of `streamer.monitor.Monitor`.
+    """As in `streamer.monitor.Monitor`.
 
     Raises
     ------
@@ -47,20 +49,18 @@ class Options:
     def __post_init__(self) -> None:
         for name in _COUNTS:
             value: Any = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            number = whole(value, least=1)
+            if number is None:
                 msg = f"{name} must be a whole number from 1 on, got {value!r}"
                 raise ValueError(msg)
+            object.__setattr__(self, name, number)
         if self.span > _LONGEST_SPAN:
             msg = f"span must be up to {_LONGEST_SPAN} seconds, got {self.span}"
             raise ValueError(msg)
         if not self.tolerance >= 0:
             msg = f"tolerance must not be negative, got {self.tolerance!r}"
             raise ValueError(msg)
-        source = self.trigger_source
-        numbers = [*source.keys(), *source.values()] if isinstance(source, Mapping) else [source]
-        if any(one is not None and one not in range(256) for one in numbers):
-            msg = f"trigger_source has io_groups, which are from 0 to 255, got {source!r}"
-            raise ValueError(msg)
+        object.__setattr__(self, "trigger_source", _source(self.trigger_source))
         if self.engine not in _ENGINES:
             msg = f"engine must be one of {', '.join(_ENGINES)}, got {self.engine!r}"
             raise ValueError(msg)
@@ -73,6 +73,20 @@ class Options:
             if mine != theirs:
                 return f"{name}, {mine!r} and {theirs!r}"
         return None
+
+
+def _source(source: Any) -> dict[int, int] | int | None:
+    """Return a trigger source as numbers of Python."""
+    if source is None:
+        return None
+    numbers = [*source.keys(), *source.values()] if isinstance(source, Mapping) else [source]
+    groups = [group for one in numbers if (group := whole(one, 0, 255)) is not None]
+    if len(groups) < len(numbers):
+        msg = f"trigger_source has io_groups, which are from 0 to 255, got {source!r}"
+        raise ValueError(msg)
+    if not isinstance(source, Mapping):
+        return groups[0]
+    return dict(zip(groups[: len(source)], groups[len(source) :], strict=True))
 
 
 @cache

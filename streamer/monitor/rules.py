@@ -11,6 +11,7 @@ from importlib import resources
 from typing import Any, Final
 
 from streamer.errors import StreamError
+from streamer.monitor.numbers import whole
 
 __all__ = ["RULES", "Rule", "RulesError", "default_rules", "read_rules", "rules_of"]
 
@@ -91,7 +92,7 @@ def read_rules(path: str | os.PathLike[str]) -> list[Rule]:
     except (ValueError, RecursionError) as error:
         msg = f"{source}: rules of alarms are not TOML: {error}"
         raise RulesError(msg) from error
-    if not found:  # as of a file that was cut off: it would watch nothing
+    if not found:  # as with a file that was cut off: it would watch nothing
         msg = f"{source}: there are no rules of alarms in it"
         raise RulesError(msg)
     return rules_of(found, source)
@@ -171,15 +172,17 @@ def _number(where: str, value: Any) -> float:
 
 
 def _count(where: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    number = whole(value, least=1)
+    if number is None:
         msg = f"{where} must be a whole number from 1 on, not {value!r}"
         raise RulesError(msg)
-    return value
+    return number
 
 
 def _io_groups(where: str, value: Any) -> frozenset[int]:
     numbers = value if isinstance(value, list | tuple | set | frozenset) else []
-    if not numbers or any(type(one) is not int or one not in range(256) for one in numbers):
+    groups = [group for one in numbers if (group := whole(one, 0, 255)) is not None]
+    if not groups or len(groups) < len(numbers):
         msg = f"{where} must be a list of numbers from 0 to 255, not {value!r}"
         raise RulesError(msg)
-    return frozenset(numbers)
+    return frozenset(groups)

@@ -64,8 +64,14 @@ class Snapshot:
         (G,) i8: the newest second of each, -1 if it had none. If it is after `time`, the clock
         of this card is ahead of most.
     history : dict of str to NDArray
-        Counter to (G, S) i8: so many in each second. The counters are those of
-        `streamer.monitor.counters.COUNTERS`, but for the last four.
+        Counter to (G, S) i8: so many in each second. Of messages: ``messages``, ``bytes`` and
+        ``words``. Of packets by type: ``data``, ``test``, ``config_write``, ``config_read``,
+        ``timestamp``, ``message``, ``sync``, ``trigger``. Of packets of chips: ``upstream``,
+        ``downstream``, ``parity_errors``; of data packets: ``data_parity_errors``, and
+        ``local_fifo_half``, ``_full`` and ``_flagged``, which is either, and so with
+        ``shared_fifo``. Of configuration: ``write_upstream``, ``write_downstream``,
+        ``read_upstream``, ``read_downstream``, ``config_parity_errors``. By letter:
+        ``sync_resets`` (S), ``heartbeats`` (H), ``clock_switches`` (C); ``external_triggers``.
     totals : dict of str to NDArray
         Counter to (G,) i8: so many since the beginning, also without a time.
     tiles : dict of str to NDArray
@@ -78,7 +84,9 @@ class Snapshot:
         the beginning, (D,) i8: ``test``, ``write_upstream``, ``write_downstream``,
         ``read_upstream``, ``read_downstream``, ``config_parity_errors``.
     histograms : dict of str to Histogram
-        As of `streamer.monitor.counters.Histograms`.
+        ``adc``, ``readout_delay``, ``readout_delay_phase``, ``sync_period``, ``trigger``,
+        ``trigger_adc``, ``trigger_to_trigger`` and ``words_per_message``: what each is, and its
+        unit, is in the table of `streamer.monitor`.
     sync_period, recent_sync_period : SyncPeriod
         Since the beginning, and in the seconds that are shown.
     sync_history : NDArray
@@ -163,6 +171,11 @@ class Snapshot:
         """List channels that are faster than so many hits/s, as lists of disabled channels do.
 
         All io_channels of a tile lead to the same channel, so that their hits are summed up.
+
+        Parameters
+        ----------
+        rate
+            Hits a second [Hz] in the newest spans of time; a channel with more is listed.
 
         Returns
         -------

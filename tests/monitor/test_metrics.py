@@ -517,6 +517,8 @@ def test_invalid_addresses():
         ({"span": 5000}, "span must be up to 3600 seconds, got 5000"),
         ({"tolerance": -1}, "tolerance must not be negative, got -1"),
         ({"trigger_source": {1: 256}}, "io_groups, which are from 0 to 255, got {1: 256}"),
+        ({"trigger_source": True}, "io_groups, which are from 0 to 255, got True"),
+        ({"trigger_source": {1: 2.0}}, "io_groups, which are from 0 to 255, got {1: 2.0}"),
         ({"trigger_source": 300}, "io_groups, which are from 0 to 255, got 300"),
         ({"engine": "cuda"}, "engine must be one of auto, numpy, numba, got 'cuda'"),
     ],
@@ -525,6 +527,19 @@ def test_parameters_that_make_no_sense(option, said):
     """They are refused, and the error says which and why."""
     with pytest.raises(ValueError, match=said):
         Monitor(**option)
+
+
+def test_parameters_of_numpy():
+    """Its whole numbers do as well as those of Python, also small ones."""
+    parts = as_packets(Random(12).messages(80), [30])
+    small = {name: np.uint8(value) for name, value in SMALL.items()}
+    source = {np.uint8(1): np.int64(2), np.uint8(2): np.int64(2)}
+    one = monitored(parts, trigger_source=source, **small)
+    two = monitored(parts, trigger_source={1: 2, 2: 2}, **SMALL)
+    assert everything(one) == everything(two)
+    one.merge(two)
+    own, same_one = (monitored(parts, trigger_source=kind(1)) for kind in (np.uint8, int))
+    assert everything(own) == everything(same_one)
 
 
 # ------------------------------------------------------------------------------ bad input

@@ -2,11 +2,12 @@
 
 import re
 
+import numpy as np
 import pytest
 
 from streamer.errors import StreamError
 from streamer.monitor import Alarms, Monitor, RulesError
-from streamer.monitor.rules import RULES, default_rules
+from streamer.monitor.rules import RULES, default_rules, rules_of
 from tests.monitor.streams import START, as_packets, legacy
 
 
@@ -69,6 +70,18 @@ def test_rules_that_are_wrong(tmp_path, text, said):
         Alarms.from_toml(path)
     assert isinstance(caught.value, StreamError)
     assert isinstance(caught.value, ValueError)
+
+
+def test_whole_numbers_of_numpy():
+    """A rule has them as those of Python; a truth value is not a number."""
+    rule = {"threshold": 0.1, "seconds": np.int64(5), "least": np.uint8(3)}
+    [found] = rules_of({"parity_errors": rule})
+    assert (found.seconds, found.least, type(found.least)) == (5, 3, int)
+    [found] = rules_of({"sync_stale": {"threshold": 1, "io_groups": [np.uint8(3), 3, 4]}})
+    assert found.io_groups == {3, 4}
+    for table in ({"seconds": True}, {"least": np.True_}):
+        with pytest.raises(RulesError, match="must be a whole number from 1 on"):
+            rules_of({"parity_errors": {"threshold": 0.1} | table})
 
 
 @pytest.mark.parametrize(
