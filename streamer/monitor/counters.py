@@ -187,6 +187,31 @@ class Histograms:
         """Return where in a row one begins."""
         return self._starts[name]
 
+    def add(
+        self,
+        counters: NDArray[np.int64],
+        name: str,
+        rows: NDArray[np.int64],
+        bins: NDArray[np.integer],
+        counts: NDArray[np.int64] | int = 1,
+    ) -> None:
+        """Count values.
+
+        Parameters
+        ----------
+        counters
+            Rows of histograms, one behind the other, i8.
+        name
+            Of the histogram.
+        rows, bins
+            (K,): where in them the row of each value begins, i8, and its bin.
+        counts
+            (K,) i8: how often each value was, or one number for all.
+        """
+        places = rows + bins
+        places += self._starts[name]
+        np.add.at(counters, places, counts)
+
     def part(self, rows: NDArray[np.int64], name: str) -> NDArray[np.int64]:
         """Return one of rows (..., width): its bins, and what is below and above, if it is."""
         start, bins = self._starts[name], self.bins.get(name)

@@ -23,7 +23,7 @@ from writer.larpix import DATA_BITS, PacketType
 if TYPE_CHECKING:
     from streamer.packets import Packets
 
-__all__ = ["CHIPS", "CODES", "Chips", "Tables", "add_codes", "add_near", "count_hits"]
+__all__ = ["CHIPS", "CODES", "Chips", "Tables", "add_codes", "count_hits"]
 
 
 class Chips(NamedTuple):
@@ -112,19 +112,6 @@ def add_codes(
     tables.counts[:, -TILES:] += np.add.reduceat(io_channels, _TILE_STARTS, axis=1)
 
 
-def add_near(
-    tables: Tables,
-    layout: Histograms,
-    rows: NDArray[np.int64],
-    bins: NDArray[np.int64],
-    adc: NDArray[np.int64],
-) -> None:
-    """Count hits that are near a trigger: their rows, bins, and datawords, each of (K,) i8."""
-    places = rows + bins
-    np.add.at(tables.histograms, places + layout.start("trigger"), 1)
-    np.add.at(tables.histograms, places + layout.start("trigger_adc"), adc)
-
-
 def count_hits(
     packets: Packets,
     runs: Runs,
@@ -157,69 +144,107 @@ def count_hits(
     """
     words = packets.decoded.words
     which = np.repeat(sorts, runs.counts)
-    code = int(runs.asics[0]) if len(runs.asics) else 0
-    codes = None if (runs.asics == code).all() else np.repeat(runs.asics, runs.counts)
+    kinds = runs.asics[:1]
+    if (runs.asics != kinds).any():
+        kinds = np.repeat(runs.asics, runs.counts)
     types = words.packets.astype(np.uint8)
     types &= 3
-    is_data = types == CHIPS.data_types[code if codes is None else codes]
+    is_data = types == CHIPS.data_types[kinds]
     is_data[words.others.places] = False
     is_rest = ~is_data
     is_rest[words.others.places] = False
     is_valid = packets.valid_parity.view(np.bool_)
     # Those with valid parity first: then the chips that there are are known.
-    for part, is_good in (((is_data & is_valid), True), ((is_data & ~is_valid), False)):
-        index = np.flatnonzero(part)
-        if not len(index) and not (is_good and len(marks.places)):
-            continue
-        numbers, of = words.packets.take(index), which.take(index)
-        io_channels = words.io_channels.take(index)
-        flags = (numbers >> _CODE).astype(np.uint8)
-        flags &= CODES - 1
-        _count_flags(tables, of, flags, io_channels)
-        chips = chip_keys(
-            tables.io_groups.take(of), io_channels, (numbers >> _CHIP).astype(np.uint8)
-        )
-        channel_id = (numbers >> _CHANNEL).astype(np.uint8)
-        channel_id &= 63
-        if not is_good:
-            found = np.bincount(of, minlength=len(tables.rows))
-            for name in ("parity_errors", "data_parity_errors"):
-                tables.counts[:, COUNTER[name]] += found
-            channels.count(chips, channel_id, tables.slots, of, None, flags)
-            continue
-        of_chip = code if codes is None else codes.take(index)
-        adc = (numbers >> CHIPS.adc_shifts[of_chip]).view(np.int64)
-        adc &= CHIPS.adc_masks[of_chip]
-        mask = np.asarray(CHIPS.tick_masks[of_chip])
-        ticks = (numbers >> _TICKS).view(np.int64)
-        ticks &= mask
-        channels.count(chips, channel_id, tables.slots, of, adc, flags)
-        rows = tables.rows.take(of)
-        places = rows + adc
-        places += layout.start("adc")
-        np.add.at(tables.histograms, places, 1)
-        receipts = words.receipts.take(index).astype(np.int64)
-        receipts &= mask
-        _count_delays(tables, layout, rows, receipts - ticks)
-        near = triggers.compare(
-            Hits(index, of, ticks, adc, mask, tables.io_groups, tables.spans), marks
-        )
-        add_near(tables, layout, rows[near.hits], near.bins, adc[near.hits])
+    good = np.flatnonzero(is_data & is_valid)
+    if len(good) or len(marks.places):
+        part = _part(packets, good, which, tables)
+        _count_good(part, kinds, marks, tables, channels, triggers, layout)
+    bad = np.flatnonzero(is_data & ~is_valid)
+    if len(bad):
+        _count_bad(_part(packets, bad, which, tables), tables, channels)
     return np.flatnonzero(is_rest)
 
 
-def _count_flags(
+class _Part(NamedTuple):
+    """Some of the data packets, H of them, and what is in all that are counted."""
+
+    #: (H,) i8: which packets, and the sort of each.
+    places: NDArray[np.int64]
+    of: NDArray[np.int64]
+    #: (H,) u8: their 64 bits, and integers: ticks when they were received.
+    numbers: NDArray[np.uint64]
+    receipts: NDArray[np.integer]
+    #: (H,) u4 and u1: chip and channel.
+    chips: NDArray[np.uint32]
+    channel_id: NDArray[np.uint8]
+    #: (H,) u1 each: FIFO flags and marker, and io_channel.
+    flags: NDArray[np.uint8]
+    io_channels: NDArray[np.uint8]
+
+
+def _part(
+    packets: Packets, index: NDArray[np.int64], which: NDArray[np.int64], tables: Tables
+) -> _Part:
+    """Take some data packets out of all, of which the sorts are given."""
+    words = packets.decoded.words
+    numbers, of = words.packets.take(index), which.take(index)
+    io_channels = words.io_channels.take(index)
+    flags = (numbers >> _CODE).astype(np.uint8)
+    flags &= CODES - 1
+    chip_ids = (numbers >> _CHIP).astype(np.uint8)
+    chips = chip_keys(tables.io_groups.take(of), io_channels, chip_ids)
+    channel_id = (numbers >> _CHANNEL).astype(np.uint8)
+    channel_id &= 63
+    receipts = words.receipts.take(index)
+    return _Part(index, of, numbers, receipts, chips, channel_id, flags, io_channels)
+
+
+def _count_good(
+    part: _Part,
+    kinds: NDArray[np.uint8],
+    marks: Marks,
     tables: Tables,
-    of: NDArray[np.int64],
-    flags: NDArray[np.uint8],
-    io_channels: NDArray[np.uint8],
+    channels: Channels,
+    triggers: Triggers,
+    layout: Histograms,
 ) -> None:
+    """Count those with valid parity; `kinds` are codes of the chips, of all packets or one."""
+    places, of, numbers = part.places, part.of, part.numbers
+    _count_flags(tables, part)
+    kind = kinds[0] if len(kinds) == 1 else kinds.take(places)
+    adc = (numbers >> CHIPS.adc_shifts[kind]).view(np.int64)
+    adc &= CHIPS.adc_masks[kind]
+    mask = np.asarray(CHIPS.tick_masks[kind])
+    ticks = (numbers >> _TICKS).view(np.int64)
+    ticks &= mask
+    channels.count(part.chips, part.channel_id, tables.slots, of, adc, part.flags)
+    rows = tables.rows.take(of)
+    layout.add(tables.histograms, "adc", rows, adc)
+    receipts = part.receipts.astype(np.int64)
+    receipts &= mask
+    _count_delays(tables, layout, rows, receipts - ticks)
+    hits = Hits(places, of, ticks, adc, mask, tables.io_groups, tables.spans)
+    near = triggers.compare(hits, marks)
+    layout.add(tables.histograms, "trigger", rows[near.hits], near.bins)
+    layout.add(tables.histograms, "trigger_adc", rows[near.hits], near.bins, adc[near.hits])
+
+
+def _count_bad(part: _Part, tables: Tables, channels: Channels) -> None:
+    """Count those with invalid parity, of which no field but flags and address is counted."""
+    _count_flags(tables, part)
+    found = np.bincount(part.of, minlength=len(tables.rows))
+    for name in ("parity_errors", "data_parity_errors"):
+        tables.counts[:, COUNTER[name]] += found
+    channels.count(part.chips, part.channel_id, tables.slots, part.of, None, part.flags)
+
+
+def _count_flags(tables: Tables, part: _Part) -> None:
     sorts = len(tables.rows)
-    places = of << 8
-    places |= io_channels
+    places = part.of << 8
+    places |= part.io_channels
     by_channel = np.bincount(places, minlength=256 * sorts).reshape(sorts, 256)
-    places = of << 5
-    places |= flags
+    places = part.of << 5
+    places |= part.flags
     by_code = np.bincount(places, minlength=CODES * sorts).reshape(sorts, CODES)
     add_codes(tables, by_code, by_channel)
 
@@ -239,6 +264,4 @@ def _count_delays(
     bins[bins >= words.size] = words.size + 1
     bins[before] = words.size
     for name, places in (("readout_delay", bins), ("readout_delay_phase", phase)):
-        where = rows + places
-        where += layout.start(name)
-        np.add.at(tables.histograms, where, 1)
+        layout.add(tables.histograms, name, rows, places)

@@ -32,7 +32,7 @@ __all__ = [
 
 #: The bit of the external trigger.
 EXTERNAL: Final = 1 << 1
-#: A later sync counts as of this: it is beyond what a counter of 32 bits can say.
+#: A later sync counts as one of this: it is beyond what a counter of 32 bits can say.
 LATEST_SYNC: Final = 2**32
 
 _SYNCS: Final = {
@@ -56,8 +56,8 @@ def count_messages(
     found = np.bincount(whole, minlength=len(counts))
     for name in ("messages", "timestamp"):
         counts[:, COUNTER[name]] += found
-    places = tables.rows[whole] + WORD_BINS[np.minimum(words[runs.is_whole], len(WORD_BINS) - 1)]
-    np.add.at(tables.histograms, places + layout.start("words_per_message"), 1)
+    bins = WORD_BINS[np.minimum(words[runs.is_whole], len(WORD_BINS) - 1)]
+    layout.add(tables.histograms, "words_per_message", tables.rows[whole], bins)
 
 
 def find_marks(packets: Packets, runs: Runs) -> Marks:
@@ -99,8 +99,8 @@ def count_others(
         ("sync_low_low", low * low),
     ):
         np.add.at(tables.counts[:, COUNTER[name]], of[reset], values)
-    places = tables.rows[of[reset]] + layout.bins["sync_period"].find(late)
-    np.add.at(tables.histograms, places + layout.start("sync_period"), 1)
+    bins = layout.bins["sync_period"].find(late)
+    layout.add(tables.histograms, "sync_period", tables.rows[of[reset]], bins)
 
 
 def count_rest(
