@@ -70,8 +70,8 @@ The parts, from packets to alarms. `metrics` leads through all of it.
 - ``store``, ``channels``: what is counted of a channel, in the memory of ``places``; what would
   overflow there, and what damaged packets name, is ``sparse``. ``addresses``: channels as
   numbers. ``faults``.
-- ``take``: a snapshot, with seconds of ``axis``, and channels summed up by ``columns``;
-  ``snapshot`` and ``tables``: what it is.
+- ``counted``: all of this together. ``take``: a snapshot, with seconds of ``axis``, and channels
+  summed up by ``columns``; ``snapshot`` and ``tables``: what it is.
 - ``rules``, ``alarms``: what somebody should know of at once.
 """
 

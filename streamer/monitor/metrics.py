@@ -3,30 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from streamer.monitor.channels import Channels
-from streamer.monitor.columns import Reader
-from streamer.monitor.counters import COUNTER, COUNTERS, TILES, Histograms
-from streamer.monitor.faults import Faults
+from streamer.monitor.counted import Counted
+from streamer.monitor.counters import COUNTER, COUNTERS, TILES
 from streamer.monitor.hits import Tables
 from streamer.monitor.marks import Marks
 from streamer.monitor.options import Options, engine
-from streamer.monitor.recent import NO_KEY, Recent
+from streamer.monitor.recent import NO_KEY
 from streamer.monitor.rest import count_messages, count_others, count_rest, find_marks
 from streamer.monitor.runs import Runs, Sorts
 from streamer.monitor.snapshot import Snapshot
-from streamer.monitor.successive import Successive
 from streamer.monitor.take import take_snapshot
-from streamer.monitor.triggers import Triggers
 from streamer.packets import Packets
 
 __all__ = ["Monitor"]
-
-_NEVER: Final = np.iinfo(np.int64).max
 
 
 class Monitor:
@@ -120,24 +113,11 @@ class Monitor:
 
     def reset(self) -> None:
         """Forget all that was seen, also what would be needed to go on."""
-        options = self._options
-        self._layout = Histograms(options.drift_ticks)
-        self._channels, self._reader = Channels(options.spans), Reader()
-        self._seconds = Recent(options.history, len(COUNTERS) + TILES)
-        self._spans = Recent(options.spans, self._layout.width, self._channels.leave)
-        self._triggers = Triggers(
-            options.trigger_source, options.trigger_reach, self._layout.bins["trigger"]
-        )
-        self._faults = Faults(options.history)
-        # By io_group: the first second, and the last one with a sync.
-        self._first = np.full(256, _NEVER)
-        self._last_sync = np.full(256, NO_KEY)
-        self._undated = self._misdated = 0
-        self._successive = Successive()
+        self._counted = Counted.nothing(self._options)
 
     def __repr__(self) -> str:
-        groups, chips = len(self._seconds.io_groups), len(self._channels.chips_seen()[0])
-        return f"<Monitor: {groups} io_groups, {chips:,} chips>"
+        groups, (chips, _) = self._counted.seconds.io_groups, self._counted.channels.chips_seen()
+        return f"<Monitor: {len(groups)} io_groups, {len(chips):,} chips>"
 
     def update(self, packets: Packets, *, arrived: float | None = None) -> None:
         """Count packets, which are the next ones of the stream.
@@ -160,25 +140,25 @@ class Monitor:
         if not isinstance(given, Packets):
             msg = f"a Monitor counts packets, as .packets() gives them, not {given!r:.80}"
             raise TypeError(msg)
+        counted, layout, channels = self._counted, self._counted.layout, self._counted.channels
         runs = Runs.of(packets.decoded)
         seconds = self._dated(runs, arrived)
-        numbers = self._seconds.numbers(runs.io_groups)
-        for io_group in self._seconds.io_groups[len(self._spans.io_groups) :]:
-            self._spans.number(io_group)
+        numbers = counted.seconds.numbers(runs.io_groups)
+        for io_group in counted.seconds.io_groups[len(counted.spans.io_groups) :]:
+            counted.spans.number(io_group)
         sorts = Sorts.of(numbers, seconds)
-        slots = self._seconds.places(sorts.numbers, sorts.seconds)
-        tables = self._tables(sorts)
-        of, layout, channels = sorts.of_runs, self._layout, self._channels
+        slots = counted.seconds.places(sorts.numbers, sorts.seconds)
+        tables, of = self._tables(sorts), sorts.of_runs
         marks = find_marks(packets, runs)
         count_messages(runs, of, tables, layout)
         count_others(packets, runs, of, tables, layout)
         count_hits = engine(self._options.engine)
-        rest = count_hits(packets, runs, of, marks, tables, channels, self._triggers, layout)
+        rest = count_hits(packets, runs, of, marks, tables, channels, counted.triggers, layout)
         count_rest(packets, rest, runs, of, tables, channels)
         self._count_marks(marks, runs, of, tables)
-        self._seconds.add(sorts.numbers, slots, tables.counts)
+        counted.seconds.add(sorts.numbers, slots, tables.counts)
         self._note(sorts, tables)
-        self._faults.count(packets.faults, runs.rows, seconds)
+        counted.faults.count(packets.faults, runs.rows, seconds)
 
     def _dated(self, runs: Runs, arrived: float | None) -> NDArray[np.int64]:
         """Return the second of each run; `NO_KEY` if it is not known."""
@@ -187,28 +167,28 @@ class Monitor:
             seconds = np.where(missing, NO_KEY, runs.seconds)
         else:
             ahead = runs.seconds > arrived + self._options.tolerance
-            self._misdated += int(np.count_nonzero(ahead & runs.is_whole))
+            self._counted.misdated += int(np.count_nonzero(ahead & runs.is_whole))
             seconds = np.where(missing | ahead, int(arrived), runs.seconds)
-        self._undated += int(np.count_nonzero(missing & runs.is_whole))
+        self._counted.undated += int(np.count_nonzero(missing & runs.is_whole))
         return seconds
 
     def _note(self, sorts: Sorts, tables: Tables) -> None:
         """Keep the first second of each io_group, and the last one with a sync."""
         dated = sorts.seconds != NO_KEY
-        np.minimum.at(self._first, tables.io_groups[dated], sorts.seconds[dated])
+        np.minimum.at(self._counted.first, tables.io_groups[dated], sorts.seconds[dated])
         has_sync = tables.counts[:, COUNTER["sync_resets"]] > 0
-        np.maximum.at(self._last_sync, tables.io_groups[has_sync], sorts.seconds[has_sync])
+        np.maximum.at(self._counted.last_sync, tables.io_groups[has_sync], sorts.seconds[has_sync])
 
     def _tables(self, sorts: Sorts) -> Tables:
         """Make room for what is to be counted."""
         spans = np.where(sorts.seconds == NO_KEY, NO_KEY, sorts.seconds // self._options.span)
-        slots = self._spans.places(sorts.numbers, spans)
+        slots = self._counted.spans.places(sorts.numbers, spans)
         return Tables(
             counts=np.zeros((len(slots), len(COUNTERS) + TILES), np.int64),
-            histograms=self._spans.flat,
-            rows=self._spans.rows_at(sorts.numbers, slots),
+            histograms=self._counted.spans.flat,
+            rows=self._counted.spans.rows_at(sorts.numbers, slots),
             slots=slots,
-            io_groups=np.array(self._seconds.io_groups, np.uint8)[sorts.numbers],
+            io_groups=np.array(self._counted.seconds.io_groups, np.uint8)[sorts.numbers],
             spans=spans,
         )
 
@@ -219,14 +199,14 @@ class Monitor:
         if not len(marks.places):
             return
         sorts = of[runs.at(marks.places)]
-        some, differences = self._successive.follow(marks, tables.spans[sorts])
+        some, differences = self._counted.successive.follow(marks, tables.spans[sorts])
         self._count_differences(tables.rows[sorts[some]], differences)
 
     def _count_differences(self, rows: NDArray[np.int64], differences: NDArray[np.int64]) -> None:
         """Count differences of triggers (K,) in rows of histograms (K,)."""
-        bins = self._layout.bins["trigger_to_trigger"].find(differences)
-        start = self._layout.start("trigger_to_trigger")
-        np.add.at(self._spans.flat, rows + bins + start, 1)
+        layout, name = self._counted.layout, "trigger_to_trigger"
+        bins = layout.bins[name].find(differences)
+        layout.add(self._counted.spans.flat, name, rows, bins)
 
     def merge(self, other: Monitor) -> None:
         """Add what another monitor has seen, of the part of the stream that comes next.
@@ -252,35 +232,37 @@ class Monitor:
         if different is not None:
             msg = f"monitors cannot be merged if they differ in {different}"
             raise ValueError(msg)
+        mine, theirs = self._counted, other._counted
         places = {}
-        for theirs, io_group in enumerate(other._seconds.io_groups):
-            number = self._seconds.number(io_group)
-            self._seconds.merge(other._seconds, number, theirs)
-            self._spans.number(io_group)
-            places[io_group] = self._spans.merge(other._spans, number, theirs)
-        self._channels.merge(other._channels, places)
-        held, bins = self._triggers.merge(other._triggers)
-        for name, values in (("trigger", np.int64(1)), ("trigger_adc", held.adc.astype(np.int64))):
-            at = self._rows_of(held.io_groups, held.keys) + (bins + self._layout.start(name))
-            np.add.at(self._spans.flat, at, values)
-        difference = self._successive.merge(other._successive)
-        if difference is not None and other._successive.first is not None:
-            io_group, key, _ = other._successive.first
+        for their_number, io_group in enumerate(theirs.seconds.io_groups):
+            number = mine.seconds.number(io_group)
+            mine.seconds.merge(theirs.seconds, number, their_number)
+            mine.spans.number(io_group)
+            places[io_group] = mine.spans.merge(theirs.spans, number, their_number)
+        mine.channels.merge(theirs.channels, places)
+        held, bins = mine.triggers.merge(theirs.triggers)
+        rows = self._rows_of(held.io_groups, held.keys)
+        mine.layout.add(mine.spans.flat, "trigger", rows, bins)
+        mine.layout.add(mine.spans.flat, "trigger_adc", rows, bins, held.adc.astype(np.int64))
+        difference = mine.successive.merge(theirs.successive)
+        if difference is not None and theirs.successive.first is not None:
+            io_group, key, _ = theirs.successive.first
             rows = self._rows_of(np.array([io_group], np.uint8), np.array([key]))
             self._count_differences(rows, np.array([difference]))
-        self._faults.merge(other._faults)
-        np.minimum(self._first, other._first, out=self._first)
-        np.maximum(self._last_sync, other._last_sync, out=self._last_sync)
-        self._undated += other._undated
-        self._misdated += other._misdated
+        mine.faults.merge(theirs.faults)
+        np.minimum(mine.first, theirs.first, out=mine.first)
+        np.maximum(mine.last_sync, theirs.last_sync, out=mine.last_sync)
+        mine.undated += theirs.undated
+        mine.misdated += theirs.misdated
 
     def _rows_of(
         self, io_groups: NDArray[np.uint8], spans: NDArray[np.int64]
     ) -> NDArray[np.int64]:
         """Return the rows of histograms of io_groups (K,) in spans (K,)."""
-        sorts = Sorts.of(self._spans.numbers(io_groups), spans)
-        slots = self._spans.places(sorts.numbers, sorts.seconds)
-        return self._spans.rows_at(sorts.numbers, slots)[sorts.of_runs]
+        recent = self._counted.spans
+        sorts = Sorts.of(recent.numbers(io_groups), spans)
+        slots = recent.places(sorts.numbers, sorts.seconds)
+        return recent.rows_at(sorts.numbers, slots)[sorts.of_runs]
 
     def snapshot(self, now: float | None = None) -> Snapshot:
         """Return a copy of what was seen so far; later updates do not change it.
@@ -296,17 +278,4 @@ class Monitor:
         Snapshot
             By io_group, second, tile, channel and chip.
         """
-        return take_snapshot(
-            seconds=self._seconds,
-            spans=self._spans,
-            layout=self._layout,
-            channels=self._channels,
-            reader=self._reader,
-            faults=self._faults,
-            first=self._first,
-            last_sync=self._last_sync,
-            undated=self._undated,
-            misdated=self._misdated,
-            span=self._options.span,
-            now=now,
-        )
+        return take_snapshot(self._counted, now)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from streamer.monitor.addresses import split
 from streamer.monitor.axis import Axis
 from streamer.monitor.channels import Channels
-from streamer.monitor.columns import Reader
+from streamer.monitor.counted import Counted
 from streamer.monitor.counters import COUNTER, TILES, Histograms
 from streamer.monitor.faults import Faults
 from streamer.monitor.recent import NO_KEY, Recent
@@ -23,37 +23,10 @@ __all__ = ["take_snapshot"]
 _SYNC_SUMS = ("sync_sum", "sync_high_high", "sync_high_low", "sync_low_low")
 
 
-def take_snapshot(
-    *,
-    seconds: Recent,
-    spans: Recent,
-    layout: Histograms,
-    channels: Channels,
-    reader: Reader,
-    faults: Faults,
-    first: NDArray[np.int64],
-    last_sync: NDArray[np.int64],
-    undated: int,
-    misdated: int,
-    span: int,
-    now: float | None,
-) -> Snapshot:
-    """Copy what a monitor has counted.
-
-    Parameters
-    ----------
-    seconds, spans, layout, channels, reader, faults
-        What was counted: by second and by span of time, both of the same io_groups.
-    first, last_sync
-        (256,) i8: of each io_group its first second, and its last one with a sync.
-    undated, misdated
-        As of `Snapshot`.
-    span
-        Seconds in a span of time.
-    now
-        As of `Monitor.snapshot`.
-    """
-    axis = Axis.of(seconds, int(first.min()))
+def take_snapshot(counted: Counted, now: float | None) -> Snapshot:
+    """Copy what a monitor has counted; `now` as in `Monitor.snapshot`."""
+    seconds, spans, first = counted.seconds, counted.spans, int(counted.first.min())
+    axis = Axis.of(seconds, first)
     # By io_group, not by number.
     order = np.argsort(np.array(seconds.io_groups, np.int64))
     io_groups = np.array(seconds.io_groups, np.uint8)[order]
@@ -66,7 +39,7 @@ def take_snapshot(
     time = int(axis.seconds[-1]) if len(axis.seconds) else None
     until = float(time or 0) if now is None else float(now)
     newest = axis.newest[order]
-    chosen, length, is_complete = _newest_spans(spans, axis, int(first.min()), span)
+    chosen, length, is_complete = _newest_spans(spans, axis, first, counted.span)
     counts = {name: place for name, place in COUNTER.items() if name not in _SYNC_SUMS}
     return Snapshot(
         time=time,
@@ -78,20 +51,20 @@ def take_snapshot(
         history={name: history[..., place].copy() for name, place in counts.items()},
         totals={name: totals[..., place].copy() for name, place in counts.items()},
         tiles=_tiles(io_groups, history[..., -TILES:], totals[..., -TILES:]),
-        channels=_channels(channels, reader, spans.io_groups, chosen, length, is_complete),
-        chips=_chips(channels),
-        histograms=_histograms(layout, spans, chosen, order),
+        channels=_channels(counted, chosen, length, is_complete),
+        chips=_chips(counted.channels),
+        histograms=_histograms(counted.layout, spans, chosen, order),
         sync_period=_sync_period(totals),
         recent_sync_period=_sync_period(history.sum(axis=1)),
         sync_history=ratio(
             history[..., COUNTER["sync_sum"]], history[..., COUNTER["sync_resets"]]
         ),
         message_age=_ages(newest, until),
-        sync_age=_ages(_last_syncs(seconds, axis, last_sync)[order], until),
-        faults=dict(faults.totals),
-        fault_history=_fault_history(faults, axis, int(first.min())),
-        undated=undated,
-        misdated=misdated,
+        sync_age=_ages(_last_syncs(seconds, axis, counted.last_sync)[order], until),
+        faults=dict(counted.faults.totals),
+        fault_history=_fault_history(counted.faults, axis, first),
+        undated=counted.undated,
+        misdated=counted.misdated,
     )
 
 
@@ -124,16 +97,11 @@ def _newest_spans(
 
 
 def _channels(
-    channels: Channels,
-    reader: Reader,
-    io_groups: list[int],
-    chosen: NDArray[np.bool_],
-    seconds: int,
-    is_complete: bool,
+    counted: Counted, chosen: NDArray[np.bool_], seconds: int, is_complete: bool
 ) -> Table:
     by_group = np.zeros((256, chosen.shape[1]), np.bool_)
-    by_group[io_groups] = chosen
-    keys, recent, total = reader.read(channels, by_group)
+    by_group[counted.spans.io_groups] = chosen
+    keys, recent, total = counted.reader.read(counted.channels, by_group)
     return Table(keys, "channel", recent, total, seconds, is_complete)
 
 

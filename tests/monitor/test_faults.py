@@ -37,7 +37,7 @@ def test_newest_seconds_with_faults_of_two_parts_are_kept():
     one.merge(two)
     whole = monitored(as_packets(a_fault_each_second(60)), history=DEPTH)
     assert everything(one) == everything(whole)
-    assert len(one._faults.seconds["empty"]) == DEPTH
+    assert len(one._counted.faults.seconds["empty"]) == DEPTH
 
 
 def test_memory_does_not_grow_with_faults():
