@@ -63,7 +63,9 @@ class Monitor:
     Memory grows with the chips that there are, by some 15,000 bytes each with 64 channels, and
     not with the length of the run. A packet with a damaged address may name a chip that does not
     exist. Of one without any packet of valid parity, each channel takes some 20 bytes, and a
-    line in a snapshot; but two wrong bits leave parity valid, and take as much as a chip.
+    line in a snapshot; but two wrong bits leave parity valid, and take as much as a chip. So on
+    a line that is bad for days memory does grow, up to all addresses that there can be: what is
+    seen once may be a quiet channel, and is kept. `reset` forgets it.
 
     How many messages were lost cannot be known: they bear no number. Seconds without messages
     or syncs, truncated messages and full FIFOs hint at it.
