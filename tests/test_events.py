@@ -17,7 +17,7 @@ from streamer.errors import PedestalError
 from streamer.events import GapBuilder, TriggerBuilder, WindowBuilder, events
 from streamer.events.assembly import Assembly
 from streamer.events.backlog import ALL_TIME, NO_TRIGGERS, STRETCH, Backlog, Triggers
-from streamer.events.hits import RawHits
+from streamer.events.hits import NO_HITS, RawHits
 from streamer.events.pedestals import Pedestals
 from streamer.geometry import Geometry
 from tests.cards import SECOND, START, Card, Run, as_batch, delays, pps, run, times
@@ -289,6 +289,7 @@ def slowly_held(words, lateness, max_hits):
     return sorted(kept), late, over
 
 
+@pytest.mark.parametrize("kind", ["hits", "triggers"])
 @settings(max_examples=150, deadline=None)
 @given(
     words=st.lists(
@@ -303,29 +304,43 @@ def slowly_held(words, lateness, max_hits):
     cuts=st.lists(st.integers(0, 40), max_size=6),
     is_ordered=st.booleans(),
 )
-def test_hits_wait_until_their_time_is_closed(words, lateness, max_hits, cuts, is_ordered):
+def test_what_comes_waits_until_its_time_is_closed(
+    kind, words, lateness, max_hits, cuts, is_ordered
+):
     """What is late or over the limit is decided word by word, however many are taken."""
     if is_ordered:
         words.sort(key=lambda word: word[0])
-    # A hit is received after it was digitised.
+    # A hit is received after it was digitised; a trigger word may be late as well.
     words = [
         (receipt, None if delay is None else max(0, receipt - delay)) for receipt, delay in words
     ]
     backlog, found, start = Backlog(lateness, max_hits), [], 0
     for stop in [*sorted(cuts), len(words)]:
         some = words[start : max(start, stop)]
-        places = [k for k, (_, tick) in enumerate(some) if tick is not None]
-        hits = raw([some[k][1] for k in places])
+        places = np.array([k for k, (_, tick) in enumerate(some) if tick is not None], np.int64)
+        ticks = [tick for _, tick in some if tick is not None]
         receipts = np.array([receipt for receipt, _ in some], np.int64)
-        found += backlog.take(
-            receipts, np.array(places, np.int64), hits, np.zeros(0, np.int64), NO_TRIGGERS
-        )
+        nothing = np.zeros(0, np.int64)
+        if kind == "hits":
+            found += backlog.take(receipts, places, raw(ticks), nothing, NO_TRIGGERS)
+        else:
+            triggers = trigger_words([(tick, 1, 2) for tick in ticks])
+            found += backlog.take(receipts, nothing, NO_HITS, places, triggers)
         start = max(start, stop)
     found += backlog.finish()
-    ticks = [tick for closed in found for tick in closed.hits.ticks.tolist()]
-    assert (ticks, backlog.n_late, backlog.n_over) == slowly_held(words, lateness, max_hits)
-    for closed in found:
-        assert (closed.hits.ticks < closed.upto).all()
+    parts = [getattr(closed, kind) for closed in found]
+    assert sum(len(closed.hits.ticks) + len(closed.triggers.ticks) for closed in found) == sum(
+        len(part.ticks) for part in parts
+    )
+    ticks = [tick for part in parts for tick in part.ticks.tolist()]
+    counts = (
+        (backlog.n_late, backlog.n_over)
+        if kind == "hits"
+        else (backlog.n_late_triggers, backlog.n_over_triggers)
+    )
+    assert (ticks, *counts) == slowly_held(words, lateness, max_hits)
+    for closed, part in zip(found, parts, strict=True):
+        assert (part.ticks < closed.upto).all()
     assert backlog.n_held == 0
 
 
@@ -526,6 +541,17 @@ def test_what_waits_is_bounded():
         assembly.add(part)
         assert assembly.counts["waiting"] <= 100
     assert assembly.counts["over the limit"] > 1_000
+
+
+def test_triggers_that_wait_are_bounded():
+    """By the same limit; what finds no room is counted, and the rest are events."""
+    one = bursts(seconds=2, rate=0)
+    one.triggers = START + SECOND + 300_000 + 20 * np.arange(5_000)
+    sent = run(one)
+    found = events([sent.packets()], builder=TriggerBuilder(io_groups=1), max_hits=100)
+    ticks = [event.trigger.ticks for event in found]
+    assert found.counts["triggers over the limit"] == len(one.triggers) - 100
+    assert ticks == one.triggers[:100].tolist()
 
 
 def test_a_limit_of_hits_that_is_not_reached_changes_nothing():
