@@ -457,6 +457,30 @@ def test_event_display_places_hits_along_the_drift(live: Run, display: ModuleTyp
     np.testing.assert_array_equal(shown, time)
 
 
+def test_event_display_draws_three_projections(live: Run, display: ModuleType, tmp_path: Path):
+    """x and y, depth and y, x and depth: each hit is in all three, at its place."""
+    geometry = Geometry.load(geometry_file(tmp_path))
+    builder = TriggerBuilder(min_hits=2)
+    event = next(iter(events(live.packets(), builder=builder, geometry=geometry)))
+    shown = display.Display(geometry)
+    shown.draw(event)
+    depth, _ = shown.depth(event, event.hits)
+    found = {
+        (axes.get_xlabel(), axes.get_ylabel()): axes.collections[0].get_offsets().tolist()
+        for axes in shown.figure.axes
+        if axes.get_ylabel() != "ADC [counts]"  # the scale of colours
+    }
+    x, y = event.hits.x, event.hits.y
+    expected = {
+        ("", "y [mm]"): (x, y),
+        ("z [mm]", ""): (depth, y),
+        ("x [mm]", "z [mm]"): (x, depth),
+    }
+    assert found.keys() == expected.keys()
+    for labels, places in found.items():
+        assert sorted(places) == sorted(np.column_stack(expected[labels]).tolist())
+
+
 def test_event_display_titles_tell_the_event(live: Run, display: ModuleType):
     """A title has the number, the time in UTC, how many hits, and the trigger."""
     builder = TriggerBuilder(min_hits=2)
