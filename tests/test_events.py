@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 from functools import partial
 from pathlib import Path
 
@@ -717,8 +718,9 @@ def test_pedestals_are_those_of_the_channel(tmp_path: Path):
         ('{"1-1-11-0": true}', "1-1-11-0 is True"),
         ('{"1-1-11-0": NaN}', "1-1-11-0 is nan"),
         ('{"1-1-11-0": 5, "1-1-11-0": 6}', "'1-1-11-0' is there twice"),
-        ("{", "not a JSON"),
-        ("", "not a JSON"),
+        ("1-1-11-0: 5\n1-1-11-0: 6", "'1-1-11-0' is there twice"),
+        ("{", "not JSON"),
+        ("", "empty; give a file of pedestals"),
         ("[" * 100_000, "nested too deeply"),
     ],
 )
@@ -731,10 +733,20 @@ def test_wrong_pedestals_are_refused(tmp_path: Path, text, what):
     assert str(path) in str(caught.value)
 
 
-def test_absent_pedestals_are_refused(tmp_path: Path):
-    """As any file that cannot be read."""
-    with pytest.raises(PedestalError, match="No such file"):
+def test_what_is_not_a_file_of_pedestals_is_refused(tmp_path: Path):
+    """At once: nothing waits for a pipe that nobody writes to."""
+    with pytest.raises(PedestalError, match="file of pedestals cannot be read: No such file"):
         Pedestals.load(tmp_path / "absent.json")
+    os.mkfifo(tmp_path / "pipe")
+    for path, what in ((tmp_path / "pipe", "no ordinary file"), (tmp_path, "a folder")):
+        with pytest.raises(PedestalError, match=rf"{what}; give a file of pedestals"):
+            Pedestals.load(path)
+
+
+def test_pedestals_may_be_yaml(tmp_path: Path):
+    """As geometry files may: one reader reads both."""
+    (tmp_path / "pedestals.yaml").write_text("1-1-11-0: 580.2\n1-1-11-1: 575\n")
+    assert Pedestals.load(tmp_path / "pedestals.yaml").n_channels == 2
 
 
 @pytest.mark.parametrize("wrong", [{"gain": 0.0}, {"vref": 100.0}, {"vcm": float("nan")}])

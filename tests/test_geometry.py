@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import subprocess
 import sys
 from itertools import product
@@ -696,6 +697,9 @@ def test_what_is_no_file_is_refused(tmp_path: Path):
         Geometry.load(tmp_path)
     with pytest.raises(GeometryError, match="/dev/zero: no ordinary file"):
         Geometry.load("/dev/zero")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(GeometryError, match="pipe: no ordinary file"):
+        Geometry.load(tmp_path / "pipe")
     with pytest.raises(GeometryError, match=r"absent.yaml: .* cannot be read: No such file"):
         Geometry.load(tmp_path / "absent.yaml")
     with (tmp_path / "huge").open("wb") as file:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import re
-from collections import Counter
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from streamer.errors import PedestalError
+from streamer.geometry import tile_of
+from streamer.geometry.documents import read_document
 
 __all__ = ["Pedestals"]
 
@@ -37,7 +36,7 @@ class Pedestals:
     ----------
     values
         Pedestals [mV] by ``"io_group-tile-chip-channel"``; tiles count from 1 in each
-        io_group, ``(io_channel - 1) // 4 + 1``.
+        io_group, see `streamer.geometry.tile_of`.
     vref, vcm
         Ends of the ADC's range [mV].
     gain
@@ -60,7 +59,7 @@ class Pedestals:
 
     Notes
     -----
-    The numbers that are taken if no others are given are those of 2x2 as of lbl-neutrino's
+    The numbers that are taken if no others are given are those of 2x2 in lbl-neutrino's
     ``plot_charge_trigger.py``: vref 1568 mV, vcm 478.1 mV, pedestal 580 mV, 4 mV for each ke-.
 
     Examples
@@ -111,14 +110,14 @@ class Pedestals:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], **options: float) -> Self:
-        """Return the pedestals in a JSON file.
+        """Return the pedestals in a file of JSON or YAML.
 
         Parameters
         ----------
         path
-            A file with one object: the pedestals by ``"io_group-tile-chip-channel"``.
+            Its keys are ``"io_group-tile-chip-channel"``, its values pedestals.
         **options
-            As of `Pedestals`: ``vref``, ``vcm``, ``gain``, ``default``.
+            As in `Pedestals`: ``vref``, ``vcm``, ``gain``, ``default``.
 
         Raises
         ------
@@ -127,22 +126,12 @@ class Pedestals:
 
         Examples
         --------
+        >>> from pathlib import Path
         >>> _ = Path("pedestals.json").write_text('{"1-1-11-0": 580.2, "1-1-11-1": 575.9}')
         >>> Pedestals.load("pedestals.json").n_channels
         2
         """
-        try:
-            values = json.loads(Path(path).read_bytes(), object_pairs_hook=_unique)
-        except OSError as error:
-            msg = f"{os.fspath(path)}: the pedestals cannot be read: {error.strerror}"
-            raise PedestalError(msg) from error
-        except (ValueError, RecursionError) as error:
-            reason = "nested too deeply" if isinstance(error, RecursionError) else error
-            msg = f"{os.fspath(path)}: not a JSON file of pedestals: {reason}"
-            raise PedestalError(msg) from error
-        if not isinstance(values, dict):
-            msg = f"{os.fspath(path)}: holds a {type(values).__name__}, not pedestals by channel"
-            raise PedestalError(msg)
+        values: dict[Any, Any] = read_document(path, kind="file of pedestals", error=PedestalError)
         try:
             return cls(values, **options)
         except PedestalError as error:
@@ -175,7 +164,7 @@ class Pedestals:
         numpy.ndarray
             (H,) f4 [ke-].
         """
-        tile = (io_channel.astype(np.intp) - 1) // 4 + 1
+        tile = tile_of(io_channel)
         row = self._rows[(self._parts[io_group] * _TILES + tile) * _CHIPS + chip_id]
         self.missing += len(row) - int(np.count_nonzero(self._named[row, channel_id]))
         share = adc / np.where(ten_bits, 1024.0, 256.0)
@@ -202,12 +191,3 @@ def _checked(values: Mapping[Any, Any]) -> tuple[NDArray[np.int64], NDArray[np.f
             raise PedestalError(msg)
         addresses[k], pedestals[k] = numbers, value
     return addresses, pedestals
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        [(twice, _)] = Counter(key for key, _ in pairs).most_common(1)
-        msg = f"the key {twice!r} is there twice"
-        raise ValueError(msg)
-    return found

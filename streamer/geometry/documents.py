@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import yaml
 
-from streamer.errors import GeometryError
+from streamer.errors import StreamError
 from writer.superblock import SIGNATURE
 
 if TYPE_CHECKING:
@@ -34,13 +34,19 @@ _MOST_BYTES: Final = 256 << 20
 _DEEPEST: Final = 16
 
 
-def read_document(path: str | os.PathLike[str]) -> dict[Hashable, Any]:
+def read_document(
+    path: str | os.PathLike[str], *, kind: str, error: type[StreamError]
+) -> dict[Hashable, Any]:
     """Return the mapping that a text file of JSON or YAML holds.
 
     Parameters
     ----------
     path
         The file. Its text is JSON if it begins with ``{``, else YAML.
+    kind
+        What it should be, for the errors: ``"geometry file"``.
+    error
+        The class of the errors.
 
     Returns
     -------
@@ -49,64 +55,75 @@ def read_document(path: str | os.PathLike[str]) -> dict[Hashable, Any]:
 
     Raises
     ------
-    GeometryError
-        If there is no such file, or it is no text, neither JSON nor YAML, has a key twice, or
-        holds something else than a mapping.
+    StreamError
+        Of the class `error`, if there is no such file, or it is not a text, neither JSON nor
+        YAML, has a key twice, or holds something else than a mapping.
 
     Examples
     --------
+    >>> from streamer.errors import GeometryError
     >>> _ = Path("tile.yaml").write_text("pixel_pitch: 4.434")
-    >>> read_document("tile.yaml")
+    >>> read_document("tile.yaml", kind="geometry file", error=GeometryError)
     {'pixel_pitch': 4.434}
     """
-    text = _text(Path(path))
+    try:
+        return _read(Path(path), kind)
+    except _Unusable as reason:
+        msg = f"{os.fspath(path)}: {reason}"
+        raise error(msg) from reason.__cause__
+
+
+class _Unusable(Exception):
+    """Why a file cannot be used; its cause is what was raised first."""
+
+
+def _read(path: Path, kind: str) -> dict[Hashable, Any]:
+    text = _text(path, kind)
     read = _json if text.lstrip().startswith("{") else _yaml
     try:
         values = read(text)
-    except _KeyTwice as error:
-        msg = f"{path}: the key {error} is there twice; keep the one that is right"
-        raise GeometryError(msg) from None
     # ValueError: of PyYAML too, for a date that there is not or a number of too many digits.
     except (ValueError, RecursionError, yaml.YAMLError) as error:
-        kind = "JSON" if read is _json else "YAML"
-        msg = f"{path}: not {kind}: {_reason(error)}; take another copy of the file, or mend it"
-        raise GeometryError(msg) from error
+        language = "JSON" if read is _json else "YAML"
+        msg = f"not {language}: {_reason(error)}; take another copy of the file, or mend it"
+        raise _Unusable(msg) from error
     if not isinstance(values, dict):
         held = "nothing" if values is None else f"a {type(values).__name__}"
-        msg = f"{path}: holds {held}, not keys with values; a geometry is expected"
-        raise GeometryError(msg)
+        msg = f"holds {held}, not keys with values; a {kind} is expected"
+        raise _Unusable(msg)
     return values
 
 
-def _text(path: Path) -> str:
+def _text(path: Path, kind: str) -> str:
     """Return the text of a file."""
+    wanted = f"give a {kind}, YAML or JSON"
     try:
         found = path.stat()
         # A pipe would be waited for, and a device has no end.
         if not stat.S_ISREG(found.st_mode):
             what = "a folder" if stat.S_ISDIR(found.st_mode) else "no ordinary file"
-            msg = f"{path}: {what}; give a geometry file, YAML or JSON"
-            raise GeometryError(msg)
+            msg = f"{what}; {wanted}"
+            raise _Unusable(msg)
         with path.open("rb") as file:
             data = file.read(len(SIGNATURE))
             if data == SIGNATURE:
-                msg = f"{path}: an HDF5 file; give a geometry file, YAML or JSON"
-                raise GeometryError(msg)
+                msg = f"an HDF5 file; {wanted}"
+                raise _Unusable(msg)
             if found.st_size > _MOST_BYTES:
-                msg = f"{path}: {found.st_size:,} bytes are too many for a geometry file"
-                raise GeometryError(msg)
+                msg = f"{found.st_size:,} bytes are too many for a {kind}"
+                raise _Unusable(msg)
             data += file.read(_MOST_BYTES)
     except OSError as error:
-        msg = f"{path}: the geometry file cannot be read: {error.strerror}"
-        raise GeometryError(msg) from error
+        msg = f"the {kind} cannot be read: {error.strerror}"
+        raise _Unusable(msg) from error
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        msg = f"{path}: {_no_text(data, error)}; give a geometry file, YAML or JSON"
-        raise GeometryError(msg) from error
+        msg = f"{_no_text(data, error)}; {wanted}"
+        raise _Unusable(msg) from error
     if not text.strip():
-        msg = f"{path}: empty; give a geometry file, YAML or JSON"
-        raise GeometryError(msg)
+        msg = f"empty; {wanted}"
+        raise _Unusable(msg)
     return text
 
 
@@ -126,10 +143,6 @@ def _reason(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
-class _KeyTwice(Exception):
-    """Two values under one key, of which both JSON and YAML would silently drop the first."""
-
-
 def _json(text: str) -> Any:
     return json.loads(text, object_pairs_hook=_unique)
 
@@ -138,7 +151,9 @@ def _unique(pairs: list[tuple[Hashable, Any]]) -> dict[Hashable, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
         [(key, _)] = Counter(key for key, _ in pairs).most_common(1)
-        raise _KeyTwice(reprlib.repr(key))
+        # Both JSON and YAML would silently drop the first value.
+        msg = f"the key {reprlib.repr(key)} is there twice; keep the one that is right"
+        raise _Unusable(msg)
     return found
 
 

@@ -90,7 +90,8 @@ def read_layout(
     >>> layout, layout.tile
     (<Layout of 1 pixels: map.json>, array([1], dtype=uint8))
     """
-    content, fields = read_document(path), Fields(Path(path))
+    content = read_document(path, kind="geometry file", error=GeometryError)
+    fields = Fields(Path(path))
     if content.keys() & {"chip_channel_to_position", "tile_chip_to_io", "tile_positions"}:
         _refuse(fields, "multi-tile layout", tile=tile, tiles_per_io_group=tiles_per_io_group)
         return _multi_tile(content, fields)
