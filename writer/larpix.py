@@ -36,10 +36,11 @@ Layout = Mapping[str, tuple[int, int]]
 
 
 class PacketType(IntEnum):
-    """What a packet is: of one that a chip sent, its two lowest bits.
+    """The type of a packet: the two lowest bits of those that LArPix chips send.
 
-    LArPix v3 sends data as V3_DATA, and has no test packets. From TIMESTAMP on, larpix-control
-    and its packets files number what no chip sent.
+    LArPix v3 sends data as V3_DATA, and has no test packets. Those from TIMESTAMP on no chip
+    sends: packets files number the header of a message, a text, and the SYNC and TRIG words
+    of a card so.
 
     >>> PacketType(3).name, PacketType.V3_DATA == PacketType.TEST
     ('CONFIG_READ', True)

@@ -195,6 +195,11 @@ class Clock:
         ----------
         packets
             The next P of the stream.
+
+        Returns
+        -------
+        Times
+            Three columns of P: ticks, receipts and scales.
         """
         ticks, receipts = np.full((2, len(packets)), -1)
         scales = np.full(len(packets), COMMON, np.int16)

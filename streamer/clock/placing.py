@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from streamer.clock.cardtime import CardTime, is_cut
 from streamer.clock.count import NEAR
 from streamer.clock.reading import Reading, Reason
+from writer.larpix import PacketType
 from writer.pacman import TICKS_PER_SECOND, SyncType
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
 __all__ = ["CardWords", "Placed", "Stretches", "place", "read", "words_by_card"]
 
-_TIMESTAMP, _MESSAGE, _SYNC = 4, 5, 6
 # Of the newer wire's 64 bits: 14,000 years.
 _MOST: Final = 1 << 62
 # By how much a chip's counter may be above the card's when both are reset.
@@ -92,15 +92,16 @@ def words_by_card(packets: Packets) -> CardWords:
         The next of a stream.
     """
     kinds = packets.packet_type
-    index = np.flatnonzero((kinds != _TIMESTAMP) & (kinds != _MESSAGE))
+    index = np.flatnonzero((kinds != PacketType.TIMESTAMP) & (kinds != PacketType.MESSAGE))
     io_groups = packets.io_group[index]
     if len(index) and (io_groups != io_groups[0]).any():
         order = np.argsort(io_groups, kind="stable")
         index, io_groups = index[order], io_groups[order]
     raw = packets.receipt_timestamp[index]
-    own = np.flatnonzero(kinds[index] >= _SYNC)
+    # Words of the card itself.
+    own = np.flatnonzero(kinds[index] >= PacketType.SYNC)
     is_sync = np.zeros(len(index), np.bool)
-    is_sync[own] = kinds[index[own]] == _SYNC
+    is_sync[own] = kinds[index[own]] == PacketType.SYNC
     is_sync[own] &= packets.trigger_type[index[own]] == SyncType.SYNC
     counters = raw.astype(np.int64)
     counters[own] = packets.timestamp[index[own]]
@@ -248,8 +249,7 @@ def place(packets: Packets, words: CardWords, stretches: Stretches) -> Placed:
 def _masks(packets: Packets, index: _Ticks) -> _Ticks | int:
     """Return the bits of the chips' counters, for each word or for all."""
     is_fifo = packets.fifo_diagnostics_enabled[index] != 0
-    # Only of v3 chips, packets of type 1 are data.
-    is_v3 = packets.is_data[index] & (packets.packet_type[index] == 1)
+    is_v3 = packets.is_data[index] & (packets.packet_type[index] == PacketType.V3_DATA)
     if not (is_fifo.any() or is_v3.any()):
         return _V2_MASK
     return np.where(is_fifo, _FIFO_MASK, np.where(is_v3, _V3_MASK, _V2_MASK))

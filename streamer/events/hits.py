@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from writer.larpix import PacketType
+
 if TYPE_CHECKING:
     from streamer.events.pedestals import Pedestals
     from streamer.geometry import Geometry
@@ -47,8 +49,8 @@ class RawHits(NamedTuple):
             parts[:, place] = getattr(packets, name)[index]
         adc = packets.dataword[index].astype(np.uint16)
         if packets.dataword.dtype != np.uint8:
-            # Only of v3 chips, packets of type 1 are data.
-            adc |= np.where(packets.packet_type[index] == 1, _TEN_BITS, 0).astype(np.uint16)
+            is_v3 = packets.packet_type[index] == PacketType.V3_DATA
+            adc |= np.where(is_v3, _TEN_BITS, 0).astype(np.uint16)
         return cls(ticks[index], packets.row[index], addresses, adc)
 
     @classmethod
