@@ -334,15 +334,11 @@ def test_what_comes_waits_until_its_time_is_closed(
         len(part.ticks) for part in parts
     )
     ticks = [tick for part in parts for tick in part.ticks.tolist()]
-    counts = (
-        (backlog.n_late, backlog.n_over)
-        if kind == "hits"
-        else (backlog.n_late_triggers, backlog.n_over_triggers)
-    )
-    assert (ticks, *counts) == slowly_held(words, lateness, max_hits)
+    waiting = getattr(backlog, kind)
+    assert (ticks, waiting.n_late, waiting.n_over) == slowly_held(words, lateness, max_hits)
     for closed, part in zip(found, parts, strict=True):
         assert (part.ticks < closed.upto).all()
-    assert backlog.n_held == 0
+    assert waiting.n_held == 0
 
 
 # -------------------------------------------------------------------- a whole stream

@@ -168,12 +168,12 @@ class Assembly:
         """
         counts = dict(self._counts)
         backlogs = [scale.backlog for scale in self._scales.values()]
-        counts["late"] = sum(backlog.n_late for backlog in backlogs)
-        counts["over the limit"] = sum(backlog.n_over for backlog in backlogs)
-        counts["waiting"] = sum(backlog.n_held for backlog in backlogs)
+        counts["late"] = sum(backlog.hits.n_late for backlog in backlogs)
+        counts["over the limit"] = sum(backlog.hits.n_over for backlog in backlogs)
+        counts["waiting"] = sum(backlog.hits.n_held for backlog in backlogs)
         counts["in no event"] = 2 * counts["hits"] - sum(counts.values())
-        counts["late triggers"] = sum(backlog.n_late_triggers for backlog in backlogs)
-        counts["triggers over the limit"] = sum(b.n_over_triggers for b in backlogs)
+        counts["late triggers"] = sum(backlog.triggers.n_late for backlog in backlogs)
+        counts["triggers over the limit"] = sum(b.triggers.n_over for b in backlogs)
         return counts
 
     def add(self, packets: Packets) -> list[Event]:

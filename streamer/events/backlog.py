@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Final, Generic, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from streamer.events.hits import NO_HITS, RawHits
 
-__all__ = ["ALL_TIME", "NO_TRIGGERS", "STRETCH", "Backlog", "Closed", "Triggers"]
+__all__ = ["ALL_TIME", "NO_TRIGGERS", "STRETCH", "Backlog", "Closed", "Triggers", "Waiting"]
 
 _BITS: Final = 19
 #: Ticks of a stretch of time, which is closed at once: 52 ms.
@@ -58,6 +58,77 @@ class Closed(NamedTuple):
     triggers: Triggers
 
 
+ColumnsT = TypeVar("ColumnsT", RawHits, Triggers)
+
+
+class Waiting(Generic[ColumnsT]):
+    """Hits, or trigger words, whose time is not closed.
+
+    Parameters
+    ----------
+    nothing
+        None of them.
+    most
+        How many to hold at the most; what comes when so many wait is left out.
+
+    Attributes
+    ----------
+    n_held : int
+        Those that wait.
+    n_late : int
+        Those that came too late, and were left out.
+    n_over : int
+        Those that were left out as there was no room.
+
+    Examples
+    --------
+    >>> waiting = Waiting(NO_HITS, most=2)
+    >>> ticks = STRETCH * np.array([3, 1, 2, 2]) + 5
+    >>> waiting.hold(RawHits(ticks, *(np.zeros(4, dtype) for dtype in ("i8", "u4", "u2"))), 2)
+    >>> waiting.n_held, waiting.n_late, waiting.n_over, waiting.stretches(3)
+    (2, 1, 1, {2})
+    """
+
+    def __init__(self, nothing: ColumnsT, most: int) -> None:
+        self.n_held = self.n_late = self.n_over = 0
+        self._nothing: ColumnsT = nothing
+        self._most = most
+        self._parts: dict[int, list[ColumnsT]] = {}
+
+    def hold(self, found: ColumnsT, edge: int) -> None:
+        """Hold those that are not late, as far as there is room; stretches before edge are."""
+        numbers = found.ticks >> _BITS
+        late = numbers < edge
+        n_late = int(np.count_nonzero(late))
+        if n_late:
+            self.n_late += n_late
+            found, numbers = found.part(~late), numbers[~late]
+        room = self._most - self.n_held
+        if len(numbers) > room:
+            self.n_over += len(numbers) - room
+            found, numbers = found.part(slice(room)), numbers[:room]
+        self.n_held += len(numbers)
+        for number, index in _groups(numbers):
+            self._parts.setdefault(number, []).append(found.part(index))
+
+    def stretches(self, edge: int) -> set[int]:
+        """Return the stretches before edge in which there are any."""
+        return {number for number in self._parts if number < edge}
+
+    def release(self, number: int) -> ColumnsT:
+        """Return those of a stretch by time, and of the same tick in the order they came in."""
+        parts = self._parts.pop(number, [self._nothing])
+        found = parts[0]
+        if len(parts) > 1:
+            found = type(found)(*map(np.concatenate, zip(*parts, strict=True)))
+        self.n_held -= len(found.ticks)
+        keys = found.ticks - (number << _BITS) << _PLACES - 1
+        keys |= np.arange(len(keys))
+        keys.sort()
+        released: ColumnsT = found.part(keys & (1 << _PLACES - 1) - 1)
+        return released
+
+
 class Backlog:
     """Holds hits and triggers back until their time is closed, and sorts them.
 
@@ -75,12 +146,8 @@ class Backlog:
 
     Attributes
     ----------
-    n_held : int
-        Hits that wait.
-    n_late, n_late_triggers : int
-        What came too late, and was left out.
-    n_over, n_over_triggers : int
-        What was left out as there was no room.
+    hits, triggers : Waiting
+        What waits, and how much was left out.
 
     Notes
     -----
@@ -96,20 +163,16 @@ class Backlog:
     ...     if len(closed.hits.ticks):
     ...         print(closed.place, closed.upto // STRETCH, closed.hits.ticks)
     3 1 [35 45]
-    >>> backlog.n_held
+    >>> backlog.hits.n_held
     2
     """
 
     def __init__(self, lateness: int, max_hits: int) -> None:
-        self.n_held = self.n_late = self.n_over = 0
-        self.n_late_triggers = self.n_over_triggers = 0
-        self._n_triggers = 0
-        self._lateness, self._max_hits = lateness, max_hits
+        self.hits, self.triggers = Waiting(NO_HITS, max_hits), Waiting(NO_TRIGGERS, max_hits)
+        self._lateness = lateness
         self._newest = self._last = -ALL_TIME
         # Stretches before this one are closed.
         self._edge = -ALL_TIME >> _BITS
-        self._hits: dict[int, list[RawHits]] = {}
-        self._triggers: dict[int, list[Triggers]] = {}
 
     def take(
         self,
@@ -149,8 +212,8 @@ class Backlog:
         ):
             if edge > self._edge:
                 found += self._close(edge, start)
-            self._hold(hits.part(slice(hit_start, hit_stop)))
-            self._hold_triggers(triggers.part(slice(trigger_start, trigger_stop)))
+            self.hits.hold(hits.part(slice(hit_start, hit_stop)), self._edge)
+            self.triggers.hold(triggers.part(slice(trigger_start, trigger_stop)), self._edge)
             hit_start, trigger_start = hit_stop, trigger_stop
         return found
 
@@ -170,46 +233,18 @@ class Backlog:
         """Close all time."""
         return self._close(ALL_TIME >> _BITS, 0)
 
-    def _hold(self, hits: RawHits) -> None:
-        numbers = hits.ticks >> _BITS
-        late = numbers < self._edge
-        n_late = int(np.count_nonzero(late))
-        if n_late:
-            self.n_late += n_late
-            hits, numbers = hits.part(~late), numbers[~late]
-        room = self._max_hits - self.n_held
-        if len(numbers) > room:
-            self.n_over += len(numbers) - room
-            hits, numbers = hits.part(slice(room)), numbers[:room]
-        self.n_held += len(numbers)
-        for number, index in _groups(numbers):
-            self._hits.setdefault(number, []).append(hits.part(index))
-
-    def _hold_triggers(self, triggers: Triggers) -> None:
-        numbers = triggers.ticks >> _BITS
-        late = numbers < self._edge
-        n_late = int(np.count_nonzero(late))
-        self.n_late_triggers += n_late
-        room = self._max_hits - self._n_triggers
-        kept = np.flatnonzero(~late)[:room]
-        self.n_over_triggers += len(late) - n_late - len(kept)
-        self._n_triggers += len(kept)
-        for number, index in _groups(numbers[kept]):
-            part = triggers.part(kept).part(index)
-            self._triggers.setdefault(number, []).append(part)
-
     def _close(self, edge: int, place: int) -> list[Closed]:
         self._edge = edge
-        numbers = {number for number in (*self._hits, *self._triggers) if number < edge}
-        found = []
-        for number in sorted(numbers):
-            hits = _sorted(RawHits.joined(self._hits.pop(number, [])), number << _BITS)
-            triggers = self._triggers.pop(number, [])
-            joined = Triggers(*map(np.concatenate, zip(NO_TRIGGERS, *triggers, strict=True)))
-            order = np.argsort(joined.ticks, kind="stable")
-            self.n_held -= len(hits.ticks)
-            self._n_triggers -= len(order)
-            found.append(Closed(place, number + 1 << _BITS, hits, joined.part(order)))
+        numbers = self.hits.stretches(edge) | self.triggers.stretches(edge)
+        found = [
+            Closed(
+                place,
+                number + 1 << _BITS,
+                self.hits.release(number),
+                self.triggers.release(number),
+            )
+            for number in sorted(numbers)
+        ]
         if edge - 1 not in numbers:
             found.append(Closed(place, edge << _BITS, NO_HITS, NO_TRIGGERS))
         return found
@@ -228,11 +263,3 @@ def _groups(
     present = range(low, high + 1) if high - low < _FEW else np.unique(numbers).tolist()
     found = ((number, np.flatnonzero(numbers == number)) for number in present)
     return [(number, index) for number, index in found if len(index)]
-
-
-def _sorted(hits: RawHits, start: int) -> RawHits:
-    """Return the hits of a stretch by time, and of the same tick in the order they came in."""
-    keys = hits.ticks - start << _PLACES - 1
-    keys |= np.arange(len(keys))
-    keys.sort()
-    return hits.part(keys & (1 << _PLACES - 1) - 1)
