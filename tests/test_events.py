@@ -240,6 +240,10 @@ def test_a_trigger_takes_the_hits_of_its_window():
         (partial(events, [], io_groups=[]), r"io_groups is \[\]"),
         (partial(events, [], io_groups=1.5), "io_groups is 1.5"),
         (partial(events, [], io_groups="12"), "io_groups is '12'"),
+        (partial(GapBuilder, min_hits=True), "min_hits is True"),
+        (partial(TriggerBuilder, io_groups=True), "io_groups is True"),
+        (partial(events, [], io_groups=[1, True]), r"io_groups is \[1, True\]"),
+        (partial(events, [], max_hits=True), "max_hits is True"),
         (partial(Assembly, GapBuilder(), lateness=-1.0), "lateness is -1.0"),
         (partial(Assembly, GapBuilder(), lateness=float("nan")), "lateness is nan"),
         (partial(Assembly, GapBuilder(), max_hits=0), "max_hits is 0"),
@@ -268,6 +272,26 @@ def test_what_is_no_object_of_its_kind_is_refused(make, what):
     """At once, not when the first event comes; and the error says how to make one."""
     with pytest.raises(TypeError, match=what):
         make()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda n: GapBuilder(gap_ticks=n(200), longest_ticks=n(250), min_hits=n(2)),
+        lambda n: WindowBuilder(
+            bin_ticks=n(200), threshold=n(2), margin=n(2), longest_bins=n(9), min_hits=n(2)
+        ),
+        lambda n: TriggerBuilder(bits=n(255), after_ticks=n(250), before_ticks=n(250)),
+    ],
+    ids=["gap", "window", "trigger"],
+)
+def test_numbers_of_numpy_are_as_good_as_others(make):
+    """As they come out of a column of one byte, where sums would overflow."""
+    sent = detector().packets()
+    expected = shown(events([sent], builder=make(int), max_hits=250, veto_ticks=200))
+    numbers = {"max_hits": np.uint8(250), "veto_ticks": np.uint8(200)}
+    assert shown(events([sent], builder=make(np.uint8), **numbers)) == expected
+    assert expected
 
 
 # --------------------------------------------------------------------------- waiting

@@ -368,6 +368,10 @@ def test_io_groups_of_a_module_can_be_named(written):
         ({"path": {-1: "a"}}, "got -1: 'a'"),
         ({"path": {"0": "a"}}, "got '0': 'a'"),
         ({"path": ["a", "a"], "modules": 2}, "omit it if each has its own"),
+        ({"path": {True: "a"}}, "got True: 'a'"),
+        ({"modules": True}, "modules must be a whole number of at least 1, not True"),
+        ({"io_groups_per_module": True}, "must be a number from 1, not True"),
+        ({"offsets": {False: (0, 0, 0)}}, "an offset for module False, but the modules"),
         ({"modules": 0}, "modules must be a whole number of at least 1, not 0"),
         ({"modules": "4"}, "modules must be a whole number of at least 1, not '4'"),
         ({"modules": 128}, "module 127, with 2 io_groups each, is beyond io_group 255"),
@@ -386,6 +390,23 @@ def test_modules_that_cannot_be_are_refused(arguments: dict, said: str, written)
     """The error says what does not go together."""
     with pytest.raises(GeometryError, match=said):
         Geometry.load(**{"path": written(MULTI_TILE)} | arguments)
+
+
+def test_modules_are_counted_by_numbers_of_numpy_too(written):
+    """As they come out of a column, also of one byte."""
+    one, four, two = np.uint8(1), np.uint8(4), np.int64(2)
+    path = written(MULTI_TILE)
+    places = Geometry.load(path, modules=four, offsets={one: (1, 2, 3)}, io_groups_per_module=two)
+    assert places.io_groups == tuple(range(1, 9))
+    assert Geometry.load({one: path}, io_groups_per_module=np.uint8(200)).io_groups == (201, 202)
+    assert Geometry.load(written(SINGLE_TILE), tile=np.uint8(8)).pixels().tile[0] == 8
+    for number in (True, 1.0, 65):
+        with pytest.raises(GeometryError, match=f"a tile is a number from 1 to 64, not {number}"):
+            Geometry.load(written(SINGLE_TILE), tile=number)
+    with pytest.raises(
+        GeometryError, match=r"tiles_per_io_group must be a number from 0, not 8\.5"
+    ):
+        Geometry.load(written(PACMON), tiles_per_io_group=8.5)
 
 
 def test_files_of_different_modules_need_their_number_of_io_groups(written):
@@ -469,6 +490,7 @@ def test_grid_has_a_place_for_all_that_a_packet_can_name():
     [
         ({"io_groups": 0}, "io_groups must be a number from 1 to 255, not 0"),
         ({"io_groups": 256}, "io_groups must be"),
+        ({"tiles": True}, "tiles must be a number from 1 to 64, not True"),
         ({"tiles": 65}, "tiles must be a number from 1 to 64, not 65"),
         ({"chips": range(11, 257)}, "chips must be a range of chip ids from 0 to 255"),
         ({"chips": range(5, 5)}, "chips must be"),

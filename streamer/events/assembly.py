@@ -141,15 +141,13 @@ class Assembly:
         if not (math.isfinite(lateness) and lateness >= 0):
             msg = f"lateness is {lateness!r}, not a time in seconds"
             raise ValueError(msg)
-        whole(1, max_hits=max_hits)
-        whole(0, veto_ticks=veto_ticks)
         self.clock = Clock() if clock is None else clock
         self._builder = builder
         self._geometry, self._pedestals = geometry, pedestals
         self._lateness = round(lateness * TICKS_PER_SECOND)
-        self._max_hits = max_hits
+        self._max_hits = whole("max_hits", max_hits, 1)
         self._io_groups = cards(io_groups)
-        self._bad_parity, self._veto_ticks = bad_parity, veto_ticks
+        self._bad_parity, self._veto_ticks = bad_parity, whole("veto_ticks", veto_ticks, 0)
         self._scales: dict[int, _Scale] = {}
         self._n_events = 0
         self._counts = dict.fromkeys(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Collection
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -11,8 +10,9 @@ from numpy.typing import NDArray
 
 from streamer.events.backlog import Triggers
 from streamer.events.hits import RawHits
+from streamer.whole import whole_number
 
-__all__ = ["Builder", "Building", "Draft", "Trigger", "cards", "made", "whole"]
+__all__ = ["Builder", "Building", "Draft", "Trigger", "cards", "check", "made", "whole"]
 
 
 class Trigger(NamedTuple):
@@ -78,22 +78,28 @@ class Builder(Protocol):
         """Begin to build, with nothing known."""
 
 
-def whole(least: int = 0, **values: int) -> None:
-    """Check that parameters are whole numbers of at least so much.
+def whole(name: str, value: object, least: int) -> int:
+    """Return a parameter that has to be a whole number of at least so much.
 
-    >>> whole(1, gap_ticks=0)
+    >>> whole("gap_ticks", 0, 1)
     Traceback (most recent call last):
     ...
     ValueError: gap_ticks is 0, not a whole number from 1 on
     """
-    for name, value in values.items():
-        try:
-            is_fine = operator.index(value) >= least
-        except TypeError:
-            is_fine = False
-        if not is_fine:
-            msg = f"{name} is {value!r}, not a whole number from {least} on"
-            raise ValueError(msg)
+    number = whole_number(value, least)
+    if number is None:
+        msg = f"{name} is {value!r}, not a whole number from {least} on"
+        raise ValueError(msg)
+    return number
+
+
+def check(rule: Builder, **least: int) -> None:
+    """Check that attributes of a frozen rule are whole numbers, and make them plain ints.
+
+    Small ones of numpy would overflow, as soon as they were added to ticks.
+    """
+    for name, lowest in least.items():
+        object.__setattr__(rule, name, whole(name, getattr(rule, name), lowest))
 
 
 def cards(io_groups: int | Collection[int] | None) -> NDArray[np.int64] | None:
@@ -104,13 +110,10 @@ def cards(io_groups: int | Collection[int] | None) -> NDArray[np.int64] | None:
     """
     if io_groups is None:
         return None
-    try:
-        several = io_groups if isinstance(io_groups, Collection) else (io_groups,)
-        numbers = [operator.index(number) for number in several]
-    except TypeError:
-        numbers = []
+    several = io_groups if isinstance(io_groups, Collection) else (io_groups,)
+    numbers = [whole_number(number, 0, 255) for number in several]
     # Of no card, or of one that cannot be, there would never be an event.
-    if not numbers or not {*numbers} <= {*range(256)}:
+    if not numbers or None in numbers:
         msg = f"io_groups is {io_groups!r}, not a number, or numbers, from 0 to 255"
         raise ValueError(msg)
     return np.array(numbers, np.int64)

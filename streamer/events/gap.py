@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamer.events.backlog import Triggers
-from streamer.events.drafts import Draft, whole
+from streamer.events.drafts import Draft, check
 from streamer.events.hits import NO_HITS, RawHits
 
 __all__ = ["DRIFT_TICKS", "GapBuilder", "GapBuilding"]
@@ -60,8 +60,7 @@ class GapBuilder:
     min_hits: int = 1
 
     def __post_init__(self) -> None:
-        whole(1, gap_ticks=self.gap_ticks, min_hits=self.min_hits)
-        whole(0, longest_ticks=self.longest_ticks)
+        check(self, gap_ticks=1, longest_ticks=0, min_hits=1)
 
     def begin(self) -> GapBuilding:
         """Begin to build, with nothing known."""

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from streamer.events.backlog import ALL_TIME, NO_TRIGGERS, Triggers
-from streamer.events.drafts import Builder, Draft, Trigger, cards, made, whole
+from streamer.events.drafts import Builder, Draft, Trigger, cards, check, made
 from streamer.events.hits import NO_HITS, RawHits
 
 __all__ = ["WINDOW_TICKS", "TriggerBuilder", "TriggerBuilding"]
@@ -67,9 +67,7 @@ class TriggerBuilder:
     def __post_init__(self) -> None:
         cards(self.io_groups)
         made(Builder, "GapBuilder()", rest=self.rest)
-        whole(0, after_ticks=self.after_ticks, before_ticks=self.before_ticks)
-        whole(0, min_hits=self.min_hits)
-        whole(1, bits=self.bits)
+        check(self, bits=1, after_ticks=0, before_ticks=0, min_hits=0)
         if self.bits > 0xFF:
             msg = f"bits is {self.bits}, but trigger words have 8 bits"
             raise ValueError(msg)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamer.events.backlog import Triggers
-from streamer.events.drafts import Draft, whole
+from streamer.events.drafts import Draft, check
 from streamer.events.gap import DRIFT_TICKS
 from streamer.events.hits import NO_HITS, RawHits
 
@@ -65,9 +65,7 @@ class WindowBuilder:
     min_hits: int = 1
 
     def __post_init__(self) -> None:
-        whole(1, bin_ticks=self.bin_ticks, min_hits=self.min_hits)
-        whole(1, longest_bins=self.longest_bins)
-        whole(0, threshold=self.threshold, margin=self.margin)
+        check(self, bin_ticks=1, threshold=0, margin=0, longest_bins=1, min_hits=1)
 
     def begin(self) -> WindowBuilding:
         """Begin to build, with nothing known."""

@@ -29,6 +29,7 @@ from streamer.geometry.layouts import (
     Layout,
     tile_of,
 )
+from streamer.whole import whole_number
 
 __all__ = ["read_layout"]
 
@@ -190,8 +191,9 @@ def _tpc_centre(content: _Content, tile: Hashable, fields: Fields) -> NDArray[np
 
 
 def _single_tile(content: _Content, fields: Fields, tile: int) -> Layout:
-    if not 1 <= tile <= TILES:
-        msg = f"a tile is a number from 1 to {TILES}, not {tile}"
+    number_of_tile = whole_number(tile, 1, TILES)
+    if number_of_tile is None:
+        msg = f"a tile is a number from 1 to {TILES}, not {tile!r}"
         raise GeometryError(msg)
     # Each pixel is [its number, x, y, neighbours ...].
     pixels = fields.listed(content, "pixels")
@@ -222,7 +224,7 @@ def _single_tile(content: _Content, fields: Fields, tile: int) -> Layout:
             if type(number) is not int or number not in places:
                 what = "the number of a pixel, or null"
                 fields.expect(f"chips: {chip}: channel {channel}", what, number)
-            addresses.append((1, tile, chip, channel))
+            addresses.append((1, number_of_tile, chip, channel))
             found.append(places[number])
     if not found:
         fields.refuse("chips", "no channel has a pixel; take another file")
@@ -256,9 +258,14 @@ def _pacmon(content: _Content, fields: Fields, tiles_per_io_group: int | None) -
         )
     ]
     io_group, number = columns[:2]
-    step = tiles_per_io_group
-    if step is None:
+    if tiles_per_io_group is None:
         step = _tiles_per_io_group(io_group, number, fields)
+    else:
+        wanted = whole_number(tiles_per_io_group, 0)
+        if wanted is None:
+            msg = f"tiles_per_io_group must be a number from 0, not {tiles_per_io_group!r}"
+            raise GeometryError(msg)
+        step = wanted
     columns[1] = number - (io_group - 1) * step
     for k in np.flatnonzero((columns[1] < 1) | (columns[1] > TILES))[:1]:
         what = f"no tile of io_group {io_group[k]}, if each has {step}; give tiles_per_io_group"

@@ -10,6 +10,7 @@ import numpy as np
 from streamer.errors import GeometryError
 from streamer.geometry.layouts import CHANNELS, CHIPS, IO_GROUPS, TILES, Layout
 from streamer.geometry.modules import Module
+from streamer.whole import whole_number
 
 __all__ = ["grid_modules"]
 
@@ -76,7 +77,8 @@ def grid_modules(*, io_groups: int, tiles: int, chips: range, pitch: float) -> l
 
 
 def _number(name: str, value: object, most: int) -> int:
-    if isinstance(value, int | np.integer) and value is not True and 1 <= value <= most:
-        return int(value)
-    msg = f"{name} must be a number from 1 to {most}, not {value!r}"
-    raise GeometryError(msg)
+    number = whole_number(value, 1, most)
+    if number is None:
+        msg = f"{name} must be a number from 1 to {most}, not {value!r}"
+        raise GeometryError(msg)
+    return number

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, TypeGuard
+from typing import NamedTuple
 
 import numpy as np
 
 from streamer.errors import GeometryError
 from streamer.geometry.files import read_layout
 from streamer.geometry.layouts import IO_GROUPS, Layout
+from streamer.whole import whole_number
 
 __all__ = ["FilePath", "Module", "read_modules"]
 
@@ -79,19 +80,21 @@ def _paths(
 ) -> dict[int, FilePath]:
     """Return the file of each module, by its number from 0."""
     if isinstance(path, str | os.PathLike):
-        number = 1 if modules is None else modules
-        if not _is_count(number):
+        count = 1 if modules is None else whole_number(modules, 1)
+        if count is None:
             msg = f"modules must be a whole number of at least 1, not {modules!r}"
             raise GeometryError(msg)
-        return dict.fromkeys(range(number), path)
+        return dict.fromkeys(range(count), path)
     if modules is not None:
         msg = "modules is for one file that describes all of them; omit it if each has its own"
         raise GeometryError(msg)
-    paths: dict[Any, Any] = dict(path) if isinstance(path, Mapping) else dict(enumerate(path))
-    for number, name in paths.items():
-        if type(number) is not int or number < 0 or not isinstance(name, str | os.PathLike):
-            msg = f"each module, by its number from 0, has a file; got {number!r}: {name!r}"
+    paths: dict[int, FilePath] = {}
+    for key, name in path.items() if isinstance(path, Mapping) else enumerate(path):
+        number = whole_number(key, 0)
+        if number is None or not isinstance(name, str | os.PathLike):
+            msg = f"each module, by its number from 0, has a file; got {key!r}: {name!r}"
             raise GeometryError(msg)
+        paths[number] = name
     if not paths:
         msg = "no geometry file is given; give one, or one for each module"
         raise GeometryError(msg)
@@ -101,8 +104,7 @@ def _paths(
 def _width(layouts: list[Layout], io_groups_per_module: int | None) -> int:
     """Return how many io_groups a module has."""
     highest = {layout: int(layout.io_group[-1]) for layout in layouts}
-    width = io_groups_per_module
-    if width is None:
+    if io_groups_per_module is None:
         if len({*highest.values()}) > 1:
             each = ", ".join(f"{layout.source}: {n}" for layout, n in highest.items())
             msg = (
@@ -110,8 +112,9 @@ def _width(layouts: list[Layout], io_groups_per_module: int | None) -> int:
             )
             raise GeometryError(msg)
         return max(highest.values())
-    if not _is_count(width):
-        msg = f"io_groups_per_module must be a number from 1, not {width!r}"
+    width = whole_number(io_groups_per_module, 1)
+    if width is None:
+        msg = f"io_groups_per_module must be a number from 1, not {io_groups_per_module!r}"
         raise GeometryError(msg)
     for layout, n in highest.items():
         if n > width:
@@ -134,9 +137,10 @@ def _offsets(
     else:
         msg = f"{len(offsets)} offsets for {len(modules)} modules; give one (x, y, z) for each"
         raise GeometryError(msg)
-    for number, offset in given.items():
+    for key, offset in given.items():
+        number = whole_number(key, 0)
         if number not in found:
-            msg = f"an offset for module {number!r}, but the modules are {modules}"
+            msg = f"an offset for module {key!r}, but the modules are {modules}"
             raise GeometryError(msg)
         try:
             x, y, z = map(float, offset)
@@ -147,7 +151,3 @@ def _offsets(
             raise GeometryError(msg)
         found[number] = (x, y, z)
     return found
-
-
-def _is_count(value: object) -> TypeGuard[int]:
-    return type(value) is int and value > 0
