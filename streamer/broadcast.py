@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from types import TracebackType
 from typing import Any, Generic, Literal, Self, TypeVar, cast, overload
 
@@ -16,6 +15,7 @@ from streamer.follow import Follower
 from streamer.position import Position
 from streamer.pump import Inbox, Pump
 from streamer.waiting import QUEUES, Entry, Failure
+from streamer.whole import whole_number
 
 __all__ = ["DEFAULT_CAPACITY", "Hub", "Subscription", "broadcast", "checked_capacity"]
 
@@ -96,11 +96,8 @@ def checked_capacity(capacity: int) -> int:
     >>> checked_capacity(1024)
     1024
     """
-    try:
-        size = operator.index(capacity)
-    except TypeError:
-        size = 0
-    if size <= 0:
+    size = whole_number(capacity, 1)
+    if size is None:
         msg = f"the capacity is {capacity!r}, not a positive number of bytes"
         raise ValueError(msg)
     return size

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Collection
-from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from streamer.position import Position
+from streamer.whole import whole_number
 
 __all__ = ["DEFAULT_BATCH_BYTES", "Choice"]
 
@@ -45,12 +44,12 @@ class Choice(NamedTuple):
             If it makes no sense.
         """
         if not isinstance(start, Position) and start not in ("beginning", "end"):
-            if (first := _whole(start)) is None:
+            if (first := whole_number(start)) is None:
                 msg = f"start is {start!r}, not 'beginning', 'end', a row or a Position"
                 raise ValueError(msg)
             start = first
         if until not in ("finished", "end"):
-            if (stop := _whole(until)) is None or stop < 0:
+            if (stop := whole_number(until, 0)) is None:
                 msg = f"until is {until!r}, not 'finished', 'end' or a row"
                 raise ValueError(msg)
             until = stop
@@ -69,23 +68,16 @@ class Choice(NamedTuple):
         return isinstance(self.start, int) and self.start < 0
 
 
-def _whole(value: Any) -> int | None:
-    """Return a whole number of any type; None of all else, True and False included."""
-    if not isinstance(value, bool):
-        with suppress(TypeError):
-            return operator.index(value)
-    return None
-
-
 def _chosen(io_groups: Collection[int]) -> NDArray[np.bool_]:
     """Return for each possible io_group whether it is one of these."""
     try:
-        groups = {operator.index(group) for group in io_groups}
-    except TypeError:
-        groups = set()
-    if not groups or not groups <= {*range(256)}:
+        several = list(io_groups)
+    except TypeError:  # a number, and not several
+        several = []
+    groups = [group for one in several if (group := whole_number(one, 0, 255)) is not None]
+    if not groups or len(groups) < len(several):
         msg = f"io_groups is {io_groups!r}, not a set of numbers from 0 to 255"
         raise ValueError(msg)
     wanted = np.zeros(256, bool)
-    wanted[list(groups)] = True
+    wanted[groups] = True
     return wanted

@@ -19,7 +19,7 @@ from streamer.runs import Run, RunFolder
 from streamer.step import Place, Step
 from streamer.steps import ADVICE, Steps
 
-__all__ = ["DEFAULT_ROTATE_GRACE", "FIRST", "Sequence", "is_many"]
+__all__ = ["DEFAULT_ROTATE_GRACE", "FIRST", "Call", "Sequence", "is_many"]
 
 logger = logging.getLogger("streamer.follow")
 

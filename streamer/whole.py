@@ -8,7 +8,7 @@ from typing import Any
 __all__ = ["whole_number"]
 
 
-def whole_number(value: Any, least: int, most: int | None = None) -> int | None:
+def whole_number(value: Any, least: int | None = None, most: int | None = None) -> int | None:
     """Return a value as a plain int, which cannot overflow; None if it is not a whole number.
 
     Parameters
@@ -16,7 +16,7 @@ def whole_number(value: Any, least: int, most: int | None = None) -> int | None:
     value
         Anything.
     least, most
-        Between which it has to be, both included; no upper limit if `most` is None.
+        Between which it has to be, both included; None for no limit.
 
     Examples
     --------
@@ -32,4 +32,6 @@ def whole_number(value: Any, least: int, most: int | None = None) -> int | None:
         number = operator.index(value)
     except TypeError:
         return None
-    return number if number >= least and (most is None or number <= most) else None
+    too_small = least is not None and number < least
+    too_large = most is not None and number > most
+    return None if too_small or too_large else number

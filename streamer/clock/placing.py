@@ -249,7 +249,7 @@ def place(packets: Packets, words: CardWords, stretches: Stretches) -> Placed:
 def _masks(packets: Packets, index: _Ticks) -> _Ticks | int:
     """Return the bits of the chips' counters, for each word or for all."""
     is_fifo = packets.fifo_diagnostics_enabled[index] != 0
-    is_v3 = packets.is_data[index] & (packets.packet_type[index] == PacketType.V3_DATA)
+    is_v3 = packets.is_data[index] & packets.is_v3[index]
     if not (is_fifo.any() or is_v3.any()):
         return _V2_MASK
     return np.where(is_fifo, _FIFO_MASK, np.where(is_v3, _V3_MASK, _V2_MASK))

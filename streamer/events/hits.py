@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from writer.larpix import PacketType
-
 if TYPE_CHECKING:
     from streamer.events.pedestals import Pedestals
     from streamer.geometry import Geometry
@@ -49,7 +47,7 @@ class RawHits(NamedTuple):
             parts[:, place] = getattr(packets, name)[index]
         adc = packets.dataword[index].astype(np.uint16)
         if packets.dataword.dtype != np.uint8:
-            is_v3 = packets.packet_type[index] == PacketType.V3_DATA
+            is_v3 = packets.is_v3[index]
             adc |= np.where(is_v3, _TEN_BITS, 0).astype(np.uint16)
         return cls(ticks[index], packets.row[index], addresses, adc)
 

@@ -72,7 +72,7 @@ The parts, from packets to alarms. `metrics` leads through all of it.
   numbers. ``faults``.
 - ``counted``: all of this together. ``take``: a snapshot, with seconds of ``axis``, and channels
   summed up by ``columns``; ``snapshot`` and ``tables``: what it is.
-- ``options``: the parameters; ``numbers``: which numbers are taken for them.
+- ``options``: the parameters.
 - ``rules``, ``alarms``: what somebody should know of at once.
 """
 

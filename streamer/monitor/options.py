@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamer.monitor.numbers import whole
+from streamer.whole import whole_number
 
 __all__ = ["Options", "engine"]
 
@@ -49,7 +49,7 @@ class Options:
     def __post_init__(self) -> None:
         for name in _COUNTS:
             value: Any = getattr(self, name)
-            number = whole(value, least=1)
+            number = whole_number(value, least=1)
             if number is None:
                 msg = f"{name} must be a whole number from 1 on, got {value!r}"
                 raise ValueError(msg)
@@ -80,7 +80,7 @@ def _source(source: Any) -> dict[int, int] | int | None:
     if source is None:
         return None
     numbers = [*source.keys(), *source.values()] if isinstance(source, Mapping) else [source]
-    groups = [group for one in numbers if (group := whole(one, 0, 255)) is not None]
+    groups = [group for one in numbers if (group := whole_number(one, 0, 255)) is not None]
     if len(groups) < len(numbers):
         msg = f"trigger_source has io_groups, which are from 0 to 255, got {source!r}"
         raise ValueError(msg)

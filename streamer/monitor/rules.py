@@ -11,7 +11,7 @@ from importlib import resources
 from typing import Any, Final
 
 from streamer.errors import StreamError
-from streamer.monitor.numbers import whole
+from streamer.whole import whole_number
 
 __all__ = ["RULES", "Rule", "RulesError", "default_rules", "read_rules", "rules_of"]
 
@@ -172,7 +172,7 @@ def _number(where: str, value: Any) -> float:
 
 
 def _count(where: str, value: Any) -> int:
-    number = whole(value, least=1)
+    number = whole_number(value, least=1)
     if number is None:
         msg = f"{where} must be a whole number from 1 on, not {value!r}"
         raise RulesError(msg)
@@ -181,7 +181,7 @@ def _count(where: str, value: Any) -> int:
 
 def _io_groups(where: str, value: Any) -> frozenset[int]:
     numbers = value if isinstance(value, list | tuple | set | frozenset) else []
-    groups = [group for one in numbers if (group := whole(one, 0, 255)) is not None]
+    groups = [group for one in numbers if (group := whole_number(one, 0, 255)) is not None]
     if not groups or len(groups) < len(numbers):
         msg = f"{where} must be a list of numbers from 0 to 255, not {value!r}"
         raise RulesError(msg)
