@@ -90,6 +90,7 @@ class Steps:
         self._stop: int | None = None
         self._missing: _Missing | None = None
         self._orphaned: float | None = None
+        self._lost: float | None = None
         self._settling: float | None = None
         self._newest_due = 0.0
         self._last_seconds: int | None = None
@@ -123,6 +124,7 @@ class Steps:
             raw = self._opened()
             self.status = raw.status
             announced = raw.look()
+            self._lost = None
             if self._first is None and not self._has_settled(raw):
                 return Step(self._at(row))
             first = self._begin(raw)
@@ -143,20 +145,17 @@ class Steps:
             return self._not_ready(row, NotReady(str(error)))
 
     def _check_lost(self, error: Exception) -> bool:
-        """Tell whether a file that cannot be read has lost its name; raise if it did long ago."""
+        """Tell whether a file that cannot be read has lost its name; raise if that lasts."""
         reason = None if self._raw is None else self._raw.orphaned
-        if self._is_lost_for_long(reason):
-            msg = f"{self.path}: {reason}, and what it still had cannot be read: {error}"
-            raise FileReplaced(msg) from error
-        return reason is not None
-
-    def _is_lost_for_long(self, reason: str | None) -> bool:
         if reason is None:
-            self._orphaned = None
+            self._lost = None
             return False
         now = time.monotonic()
-        self._orphaned = self._orphaned or now
-        return now - self._orphaned > _DRAIN_SECONDS
+        self._lost = self._lost or now
+        if now - self._lost > _DRAIN_SECONDS:
+            msg = f"{self.path}: {reason}, and what it still had cannot be read: {error}"
+            raise FileReplaced(msg) from error
+        return True
 
     def is_still(self, seconds: float) -> bool:
         """Tell whether the file has not changed for so long, by its own clock or by ours."""
@@ -339,8 +338,13 @@ class Steps:
     def _check_name(self, raw: RawFile) -> None:
         """Raise if the name is another file's, and the old one has nothing more to give."""
         reason = raw.orphaned
+        if reason is None:
+            self._orphaned = None
+            return
+        now = time.monotonic()
+        self._orphaned = self._orphaned or now
         # Its writer may still have rows for it, under another name or none.
-        if self._is_lost_for_long(reason) and raw.still and not self._has_changed(raw):
+        if now - self._orphaned > _DRAIN_SECONDS and raw.still and not self._has_changed(raw):
             msg = f"{self.path}: {reason}, and all rows of the file that was followed were given"
             raise FileReplaced(msg, drained=True)
 
