@@ -4,11 +4,13 @@ import io
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
@@ -679,6 +681,32 @@ def test_resuming_checks_that_it_is_the_same_run(raw: Path, tmp_path: Path):
     done = convert(other, out, overwrite=True)
     assert done.resumed_at is None
     assert len(packets_of(out)) == done.packets
+
+
+@pytest.mark.parametrize("ends", [False, True])
+def test_resuming_waits_for_a_file_that_is_followed(
+    ends: bool, raw: Path, converted: np.ndarray, tmp_path: Path, caplog
+):
+    """It may be away for a moment, as it may be for whoever begins; a stop ends the wait."""
+    path, out = tmp_path / "raw.h5", tmp_path / "out.h5"
+    shutil.copy(raw, path)
+    stop, told = stop_after(1)
+    with pytest.raises(Stopped):
+        convert(path, out, stop=stop, told=told)
+    path.rename(tmp_path / "away")
+    stop = threading.Event()
+    with ThreadPoolExecutor() as pool:
+        done = pool.submit(convert, path, out, follow=True, stop=stop)
+        until(lambda: f"{path}: absent; waiting for it" in caplog.text)
+        if ends:
+            stop.set()
+            with pytest.raises(NotReady, match="absent"):
+                done.result(30)
+            assert names(tmp_path) == ["away", "out.h5.partial", "out.h5.partial.state"]
+            return
+        (tmp_path / "away").rename(path)
+        assert done.result(60).resumed_at
+    assert (packets_of(out) == converted).all()
 
 
 @pytest.mark.parametrize(

@@ -134,7 +134,7 @@ def convert(
     source = Source(raw, follow, stop or threading.Event(), wire, asic)
     with _opened(out) as partial:
         try:
-            progress = resumed(partial, raw, options, overwrite=overwrite) or Progress(options)
+            progress = resumed(partial, source, options, overwrite=overwrite) or Progress(options)
             while True:
                 try:
                     with Work(source, partial, make, progress) as work:

@@ -6,10 +6,10 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from streamer.convert.converting import CannotConvert
+from streamer.convert.converting import CannotConvert, Source
 from streamer.convert.partial import Partial
 from streamer.convert.progress import Progress
-from streamer.errors import FileReplaced
+from streamer.errors import FileReplaced, NotReady
 from streamer.rawfile import RawFile
 from streamer.tail import tail
 from writer.version import __version__
@@ -20,10 +20,12 @@ logger = logging.getLogger("streamer.convert")
 
 # A file in which a position is looked up is there; HDF5 may need a few attempts to open it.
 _LOOK_SECONDS = 10.0
+# So often one looks whether a file has come that is followed.
+_WAITING_SECONDS = 0.25
 
 
 def resumed(
-    partial: Partial, raw: Path, options: dict[str, Any], *, overwrite: bool
+    partial: Partial, source: Source, options: dict[str, Any], *, overwrite: bool
 ) -> Progress | None:
     """Return how far the same call has come; start over if that cannot be gone on with.
 
@@ -31,8 +33,8 @@ def resumed(
     ----------
     partial
         What the output is made in.
-    raw
-        What is to be converted.
+    source
+        What is to be converted. If it is followed, it may be absent for the moment.
     options
         How.
     overwrite
@@ -47,9 +49,13 @@ def resumed(
     ------
     CannotConvert
         If it is somebody's who wanted something else.
+    NotReady
+        If the file cannot be read, and is not to be waited for.
     """
     if partial.stored is None:
         return None
+    if source.follow:
+        _wait_for(source)
     facts = dict(partial.stored.facts)
     if facts.pop("version", None) != __version__:
         # Whose halves were decoded by two versions would be of neither, and nothing that
@@ -58,8 +64,8 @@ def resumed(
         partial.restart()
         return None
     progress = Progress.from_facts(facts)
-    reason = _difference(progress, raw, options)
-    if reason is None and not _is_outdated(progress, raw):
+    reason = _difference(progress, source.raw, options)
+    if reason is None and not _is_outdated(progress, source.raw):
         return progress
     if reason is None:
         logger.warning("%s: complete, but rows have come since; starting over", partial.path)
@@ -68,6 +74,22 @@ def resumed(
         raise CannotConvert(msg)
     partial.restart()
     return None
+
+
+def _wait_for(source: Source) -> None:
+    """Wait until the file can be opened: without it nobody knows whether it is the same."""
+    said = False
+    while True:
+        try:
+            RawFile(source.raw).close()
+        except NotReady as error:
+            if source.stop.wait(_WAITING_SECONDS):
+                raise
+            if not said:
+                logger.warning("%s; waiting for it", str(error))
+                said = True
+        else:
+            return
 
 
 def _difference(progress: Progress, raw: Path, options: dict[str, Any]) -> str | None:
