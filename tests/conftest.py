@@ -28,13 +28,15 @@ _KEPT_THREADS = ("AnyIO worker", "Trio thread")
 _KEPT_DESCRIPTORS = ("/dev/", "anon_inode:", "socket:", "pipe:")
 
 
-def pytest_configure() -> None:
-    """Let tests interrupt the processes that they start, also where a shell ignores Ctrl-C.
+# What a shell, or nohup, ignores for what it runs in the background, and how it is by default.
+_IGNORED = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
 
-    It does so for what it runs in the background, and whoever is started from there inherits it.
-    """
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+def pytest_configure() -> None:
+    """Let tests interrupt the processes that they start: those inherit what is ignored here."""
+    for number, handler in _IGNORED.items():
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 def pytest_collection_finish() -> None:
