@@ -71,7 +71,7 @@ class DirectRows:
     handle
         Handle of a raw file that :meth:`can_read`; given back with this object.
     fd
-        Descriptor of the same file, open for reading; stays the caller's.
+        Descriptor of the same file, open for reading; closed with this object.
     """
 
     #: The name of this way of reading.
@@ -79,14 +79,10 @@ class DirectRows:
 
     def __init__(self, handle: Handle, fd: int) -> None:
         self._handle = handle
+        self._fd = fd
         self.meta = handle.meta
-        self._fd = os.dup(fd)
-        try:
-            self._msgs = Column(handle.msgs, REFERENCE, self._fd)
-            self._headers = Column(handle.headers, handle.headers.dtype, self._fd)
-        except BaseException:  # as if another reader has spoilt the handle just now
-            os.close(self._fd)
-            raise
+        self._msgs = Column(handle.msgs, REFERENCE, fd)
+        self._headers = Column(handle.headers, handle.headers.dtype, fd)
         self._marks: Marks = {}
         self._seen: Announced | None = None
         self._announced = (0, 0)

@@ -21,6 +21,7 @@ from h5py._objects import phil
 from streamer.announced import Announced, read_announced
 from streamer.heap_format import is_sound
 from writer.layout import MSG_HEADERS, MSGS, Meta
+from writer.superblock import read_superblock
 
 __all__ = ["GuardedFile", "Handle", "open_unlocked"]
 
@@ -101,9 +102,10 @@ class GuardedFile(io.RawIOBase):
         self._collection = b""
 
     @property
-    def size(self) -> int:
-        """Bytes that the file has now."""
-        return os.fstat(self._fd).st_size
+    def end(self) -> int | None:
+        """Where the file says now that it ends; None if it says nothing."""
+        superblock = read_superblock(self._fd)
+        return None if superblock is None else superblock.end
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
         """Go to a place; the end, which HDF5 asks for, is behind all that there can be."""
@@ -149,7 +151,7 @@ class GuardedFile(io.RawIOBase):
 
     def _sound_collection(self, place: int) -> bytes:
         size = int.from_bytes(os.pread(self._fd, 8, place + 8), "little")
-        if size <= self.size:
+        if size <= os.fstat(self._fd).st_size:
             collection = os.pread(self._fd, size, place)
             if is_sound(collection, size):
                 return collection
@@ -174,6 +176,8 @@ class Handle:
         What it said of itself when it was opened.
     raw
         The Python file that HDF5 reads it through, if any; closed with it.
+    end
+        Where that said that it ends, before HDF5 opened it.
 
     Notes
     -----
@@ -185,10 +189,16 @@ class Handle:
     # Garbage is collected anywhere, also where this thread has it already.
     _lock = threading.RLock()
 
-    def __init__(self, file: h5py.File, meta: Meta, raw: GuardedFile | None = None) -> None:
+    def __init__(
+        self,
+        file: h5py.File,
+        meta: Meta,
+        raw: GuardedFile | None = None,
+        end: int | None = None,
+    ) -> None:
         self._file = file
         self._raw = raw
-        self._end = 0 if raw is None else raw.size
+        self._end = end
         self.meta = meta
         self._key: tuple[int, int] | None = None
         self.users = 1
@@ -223,12 +233,12 @@ class Handle:
         Raises
         ------
         OSError
-            If the file was opened through Python and has grown since: then HDF5 reads nothing
-            behind the end that it had.
+            If HDF5 reads it through Python, and it has another end by now: HDF5 reads nothing
+            behind the one that it found.
         RuntimeError
             If a dataset is open once more: what would then be read is not to be trusted.
         """
-        if self._raw is not None and self._raw.size != self._end:
+        if self._raw is not None and self._raw.end != self._end:
             msg = "opened beside a writer without SWMR, and the file has grown since"
             raise OSError(msg)
         # The headers first: a writer that commits with them has then flushed the messages.

@@ -131,19 +131,23 @@ def _open_once(
 
 
 def _rows_of(handle: Handle, fd: int) -> DirectRows:
-    try:
-        return DirectRows(handle, fd)
-    except BaseException:
-        handle.release()
-        raise
+    """Return the rows of a handle; if another reader has spoilt it just now, leave nothing."""
+    with ExitStack() as left:
+        left.callback(handle.release)
+        own = os.dup(fd)
+        left.callback(os.close, own)
+        rows = DirectRows(handle, own)
+        left.pop_all()
+    return rows
 
 
 def _guarded_handle(fd: int, meta: Meta) -> Handle:
     """Open a file that HDF5 cannot open by a name, or would refuse; for one reader."""
     with ExitStack() as opened:
         raw = opened.enter_context(GuardedFile(fd))
+        end = raw.end
         file = opened.enter_context(h5py.File(raw, "r"))
-        handle = Handle(file, meta, raw)
+        handle = Handle(file, meta, raw, end)
         opened.pop_all()
     return handle
 
@@ -183,7 +187,7 @@ def _name(fd: int, path: Path) -> str | None:
     if not own.exists():
         return str(path)
     # HDF5 opens only what has a name still.
-    return str(own) if os.path.exists(os.path.realpath(own)) else None  # noqa: PTH110
+    return str(own) if own.resolve().exists() else None
 
 
 def read_meta_anew(fd: int, path: Path) -> Meta | None:

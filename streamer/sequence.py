@@ -216,8 +216,9 @@ class Sequence:
                 raise
             step = Step(place)
         if self._runs is None:
-            if step.place.row is not None and not (step.read or step.outcome):
-                steps.tell_of_silence(step.place.row)
+            # Where it can be read.
+            if step.facts is not None and not (step.read or step.outcome):
+                steps.tell_of_silence(step.place.row or 0)
             return step
         if step.read:  # if this was its end, that is none of the folder
             return step._replace(outcome=None)

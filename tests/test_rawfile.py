@@ -146,6 +146,14 @@ def second_process(*arguments: object) -> Iterator[subprocess.Popen]:
             process.kill()
 
 
+def tell(process: subprocess.Popen, what: object) -> None:
+    """Say something to a program, which says it again once it is done."""
+    line = f"{what}\n".encode()
+    process.stdin.write(line)
+    process.stdin.flush()
+    assert process.stdout.readline() == line
+
+
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give up soon: nobody writes these files."""
@@ -482,9 +490,7 @@ def test_fallback_follows_a_growing_file(tmp_path: Path):
     with second_process("lzf", path) as process, RawFile(path) as raw:
         assert raw.reading == "h5py"
         for rows in (10, 11, 300, 301):
-            process.stdin.write(f"{rows}\n".encode())
-            process.stdin.flush()
-            assert process.stdout.readline() == f"{rows}\n".encode()
+            tell(process, rows)
             assert_right(raw, rows)
         process.stdin.close()
         process.wait(30)
@@ -1016,9 +1022,7 @@ def test_file_that_grows_beside_a_writer_without_swmr(tmp_path: Path, impatient)
     with second_process("append", path) as process, RawFile(path) as raw:
         assert_right(raw, 100)
         for rows in (5_000, 10_000):
-            process.stdin.write(f"{rows}\n".encode())
-            process.stdin.flush()
-            assert process.stdout.readline() == f"{rows}\n".encode()
+            tell(process, rows)
             assert_right(raw, rows)
         process.stdin.close()
         process.wait(30)
@@ -1027,6 +1031,19 @@ def test_file_that_grows_beside_a_writer_without_swmr(tmp_path: Path, impatient)
             resize(file, 10_100)
             fill(file, 10_000, 10_100)
         assert_right(raw, 10_100)
+
+
+def test_file_that_says_late_where_it_ends(tmp_path: Path, impatient):
+    """Whoever opens it between the write of rows and that of the superblock reads all of them."""
+    path = make(tmp_path / "raw.h5", 100)
+    with second_process("append", path) as process:
+        tell(process, -10_000)
+        with RawFile(path) as raw:
+            early, size = raw.refresh(), path.stat().st_size
+            assert early < 10_000
+            tell(process, "flush")
+            assert path.stat().st_size == size
+            assert_right(raw, 10_000)
 
 
 @pytest.mark.parametrize("value", ["TRUE", "BEST_EFFORT", "FALSE"])
@@ -1447,12 +1464,18 @@ def main(kind: str, path: str, *more: str) -> None:
         with h5py.File(path, "r+", libver=LIBVER, locking=False) as file:
             print("ready", flush=True)
             start = len(file["msgs"])
-            for stop in map(int, sys.stdin):
-                resize(file, stop)
-                fill(file, start, stop)
-                file.flush()
-                start = stop
-                print(stop, flush=True)
+            for line in sys.stdin:
+                if line != "flush\n":
+                    stop = abs(int(line))
+                    resize(file, stop)
+                    fill(file, start, stop)
+                    start = stop
+                if line[0] == "-":  # the rows, and not the superblock
+                    file["msgs"].flush()
+                    file["msg_headers"].flush()
+                else:
+                    file.flush()
+                print(line, end="", flush=True)
     elif kind == "open":
         with h5py.File(path, "r+", libver=LIBVER):
             print("ready", flush=True)

@@ -27,7 +27,9 @@ class Superblock(NamedTuple):
     length_size: int
     #: Byte of the file from which addresses count; not 0 behind a user block.
     base: int
-    #: The file is shorter than it says: a copy, for one, that is not complete.
+    #: Where the file ends, as it says: HDF5 reads nothing behind the end it found at its open.
+    end: int
+    #: The file is shorter than that: a copy, for one, that is not complete.
     cut: bool
 
     @property
@@ -86,4 +88,4 @@ def read_superblock(fd: int) -> Superblock | None:
     end = int.from_bytes(addresses[2 * offset_size : 3 * offset_size], "little")
     # The size after the superblock: a live file only grows.
     cut = end > os.fstat(fd).st_size
-    return Superblock(version, flags, offset_size, length_size, base, cut)
+    return Superblock(version, flags, offset_size, length_size, base, end, cut)
