@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import h5py
@@ -32,8 +32,10 @@ from streamer.errors import (
 from streamer.handle import Handle
 from streamer.heap_format import HEADER as HEAP_HEADER
 from streamer.heap_format import read_object, span
+from streamer.opening import read_meta_anew
 from streamer.retry import Patience
 from writer import RawWriter
+from writer.layout import Meta
 
 from .live.writers import environment, io_group, message, wrong_rows
 
@@ -288,6 +290,16 @@ def test_attribute_of_a_type_that_numpy_has_not_is_no_raw_file(name: str, tmp_pa
         meta.attrs.pop(name, None)
         h5a.create(meta.id, name.encode(), h5t.UNIX_D32LE, h5s.create(h5s.SCALAR))
     open_error(path, LayoutError)
+
+
+def test_addresses_that_no_file_has_are_damage(tmp_path: Path, impatient):
+    """Files of the oldest formats have no checksums; what HDF5 asks for may be anywhere."""
+    path = make(tmp_path / "raw.h5", 0, "earliest")
+    whole = path.read_bytes()
+    for at in range(0, min(len(whole), 2400), 8):
+        path.write_bytes(whole[:at] + (1 << 63).to_bytes(8, "little") + whole[at + 8 :])
+        with suppress(NotReady, LayoutError):
+            RawFile(path).close()
 
 
 OTHER_TYPES = {
@@ -1088,6 +1100,22 @@ def test_reader_whose_shared_handle_was_closed_by_another(tmp_path: Path):
         first._source.spoil()
         assert not wrong_rows(second.read(0, 100), 0, 100)
         assert_right(second, 100)
+        assert_right(first, 100)
+
+
+def test_reader_whose_shared_handle_is_closed_while_it_opens(tmp_path: Path, monkeypatch):
+    """It opens another one, and no descriptor is left (the fixture looks)."""
+    path = make(tmp_path / "raw.h5", 100)
+    with RawFile(path) as first:
+
+        def spoilt_meanwhile(fd: int, name: Path) -> Meta | None:
+            monkeypatch.undo()
+            first._source.spoil()
+            return read_meta_anew(fd, name)
+
+        monkeypatch.setattr("streamer.opening.read_meta_anew", spoilt_meanwhile)
+        with RawFile(path) as second:
+            assert_right(second, 100)
         assert_right(first, 100)
 
 
