@@ -216,9 +216,9 @@ class Sequence:
                 raise
             step = Step(place)
         if self._runs is None:
-            # Where it can be read.
-            if step.facts is not None and not (step.read or step.outcome):
-                steps.tell_of_silence(step.place.row or 0)
+            is_idle = step.facts is not None and not (step.read or step.outcome)
+            if is_idle and steps.ending is not None:
+                steps.ending.tell_of_silence(step.place.row or 0)
             return step
         if step.read:  # if this was its end, that is none of the folder
             return step._replace(outcome=None)
@@ -312,27 +312,27 @@ class Sequence:
                 self._files[place.file] = Steps(longer, begin, place.file)
                 steps.close()
                 return step._replace(place=Place(place.file, None), outcome=None, trouble=None)
-        if place.row is None:
-            if steps.identity is None and not steps.path.exists():
+        ending, identity = steps.ending, steps.identity
+        if place.row is None or ending is None or identity is None:
+            if place.row is None and ending is None and not steps.path.exists():
                 if self._found_again(place.file):
                     return step
                 reason = f"{steps.path}: was removed before it was read"
                 return self._replaced(place, FileReplaced(reason))
             return step
-        if step.outcome == "end" and steps.identity is not None and self._last is not None:
+        if step.outcome == "end" and self._last is not None:
             # After the last one, those that were passed over, if it needs no place any more.
-            after_last = (steps.identity.created or 0.0) >= self._last.created
-            if after_last and not (steps.finished and self._runs.any_before(self._last)):
+            after_last = (identity.created or 0.0) >= self._last.created
+            if after_last and not (ending.finished and self._runs.any_before(self._last)):
                 return step
-        if step.outcome == "end" and not steps.finished and not self._is_over(steps, place):
+        if step.outcome == "end" and not ending.finished and not self._is_over(steps, place):
             # What its writer still has for it would be lost to who goes on from a later run.
-            return step if steps.has_grown(place.row) else step._replace(outcome=None)
+            return step if ending.has_grown(place.row) else step._replace(outcome=None)
         if step.outcome is None and not self._is_over(steps, place):
             return step
         if not self._has(place.file + 1):
             return step if step.outcome == "end" else step._replace(outcome=None)
-        if steps.identity is not None and steps.status is not None:
-            self._runs.leave(steps.identity.at(place.row), steps.path, steps.status)
+        self._runs.leave(identity.at(place.row), steps.path, ending.status)
         if step.facts is not None and place.row < step.facts.announced:
             text = "%s: rows %d to %d were announced and never written; going on with the next run"
             logger.warning(text, steps.path, place.row, step.facts.announced)
@@ -354,9 +354,10 @@ class Sequence:
 
     def _is_over(self, steps: Steps, place: Place) -> bool:
         """Tell whether a file that a newer one has followed will have no more rows."""
-        if self._runs is None or place.row is None or not self._has(place.file + 1):
+        ending = steps.ending
+        if self._runs is None or ending is None or place.row is None:
             return False
-        return steps.is_over(place.row, self._grace)
+        return self._has(place.file + 1) and ending.is_over(place.row, self._grace)
 
     def _has(self, number: int) -> bool:
         """Tell whether there are so many files."""

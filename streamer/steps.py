@@ -7,13 +7,13 @@ or :func:`streamer.tail`, through :class:`streamer.sequence.Sequence`, waits bet
 from __future__ import annotations
 
 import logging
-import os
 import time
 from pathlib import Path
 from typing import NamedTuple
 
 from streamer.batch import Batch
 from streamer.choice import Choice
+from streamer.ending import Ending
 from streamer.errors import FileReplaced, LayoutError, NotReady, RowUnreadable
 from streamer.position import Position, anchor_of
 from streamer.rawfile import RawFile
@@ -37,10 +37,6 @@ _NEWEST_SECONDS = 0.25
 _STEP_ROWS = 16384
 # A file may come over a network, or be copied in place: its pages then come in any order.
 _LATE_SECONDS = 1.0
-# A writer that has lost its file to another name is given so long for its last rows.
-_DRAIN_SECONDS = 1.0
-# A DAQ appends some ten times a second; without hits, its heartbeats come every few seconds.
-_SILENT_SECONDS = 5.0
 
 
 class _Missing(NamedTuple):
@@ -79,23 +75,19 @@ class Steps:
         self.number = number
         #: How often it looked at rows that it had seen announced and could not read.
         self.retries = 0
-        #: What the system said of the file just before the last look.
-        self.status: os.stat_result | None = None
         self.choice = choice
+        #: What is known of its end; None as long as it was not found.
+        self.ending: Ending | None = None
         self._after = after
         self._raw: RawFile | None = None
-        self._warned = self._told = False
+        self._warned = False
         self._absent = False
         self._first: int | None = None
         self._stop: int | None = None
         self._missing: _Missing | None = None
-        self._orphaned: float | None = None
-        self._lost: float | None = None
         self._settling: float | None = None
         self._newest_due = 0.0
         self._last_seconds: int | None = None
-        self._seen: tuple[int, ...] = ()
-        self._seen_since = 0.0
 
     def step(self, row: int | None) -> Step:
         """Look for rows from a position on, and read them.
@@ -113,100 +105,31 @@ class Steps:
         Raises
         ------
         FileReplaced
-            If the name is another file's now, and all rows of the old one have been given;
-            or if the file was started again.
+            If the name is another file's now, and all rows of the old one have been given, or
+            cannot be read any more; or if the file was started again.
         RowUnreadable
             If the next row stays unreadable.
         LayoutError
             If the file is something else.
         """
         try:
-            raw = self._opened()
-            self.status = raw.status
+            raw, ending = self._opened()
+            ending.begin_look()
             announced = raw.look()
-            self._lost = None
+            ending.end_look()
             if self._first is None and not self._has_settled(raw):
                 return Step(self._at(row))
             first = self._begin(raw)
             row = first if row is None else row
             stop = announced if self._stop is None else min(announced, self._stop)
             if row < stop:
-                return self._read(raw, row, stop)
-            return self._idle(raw, row)
-        except NotReady as error:
-            self._check_lost(error)
-            return self._not_ready(row, error)
-        except OSError as error:  # of a file server, for one
-            self._check_lost(error)
-            return self._not_ready(row, NotReady(f"{self.path}: cannot be read: {error}"))
-        except LayoutError as error:
-            if not self._check_lost(error):
+                return self._read(raw, ending, row, stop)
+            return self._idle(raw, ending, row)
+        except (NotReady, LayoutError, OSError) as error:
+            is_lost = self.ending is not None and self.ending.is_lost(error)
+            if isinstance(error, LayoutError) and not is_lost:
                 raise
-            return self._not_ready(row, NotReady(str(error)))
-
-    def _check_lost(self, error: Exception) -> bool:
-        """Tell whether a file that cannot be read has lost its name; raise if that lasts."""
-        reason = None if self._raw is None else self._raw.orphaned
-        if reason is None:
-            self._lost = None
-            return False
-        now = time.monotonic()
-        self._lost = self._lost or now
-        if now - self._lost > _DRAIN_SECONDS:
-            msg = f"{self.path}: {reason}, and what it still had cannot be read: {error}"
-            raise FileReplaced(msg) from error
-        return True
-
-    def is_still(self, seconds: float) -> bool:
-        """Tell whether the file has not changed for so long, by its own clock or by ours."""
-        raw = self._raw
-        if raw is None:
-            return False
-        sign, now = raw.sign, time.monotonic()
-        if sign != self._seen:
-            self._seen, self._seen_since = sign, now
-        return max(now - self._seen_since, raw.age) > seconds and not self._has_changed(raw)
-
-    def _has_changed(self, raw: RawFile) -> bool:
-        """Tell whether the file has been written since the last look.
-
-        However long this process was held up in between: then what it saw proves nothing.
-        """
-        then, now = self.status, raw.status
-        return then is None or (then.st_mtime_ns, then.st_size) != (now.st_mtime_ns, now.st_size)
-
-    def is_over(self, row: int, seconds: float) -> bool:
-        """Tell whether no row from this one on is there, or will come: it is still for so long."""
-        if self._raw is None:
-            return False
-        if row >= min(self._raw.lengths):
-            return self.is_still(seconds)
-        # What is announced may be there as soon as all pages have come.
-        still = self.is_still(max(seconds, 2 * _LATE_SECONDS))
-        return still and not self._raw.is_final(row) and self._raw.was_left_at(row)
-
-    def tell_of_silence(self, row: int) -> None:
-        """Say once that perhaps no row will come from this one on: most files never say so."""
-        raw = self._raw
-        if raw is None or self._told or raw.is_held or not self.is_over(row, _SILENT_SECONDS):
-            return
-        self._told = True
-        logger.warning(
-            "%s: last written %.0f s ago, and nothing in it says that its run is over; waiting "
-            "for row %d. To stop at what is there, follow until='end'",
-            self.path,
-            raw.age,
-            row,
-        )
-
-    @property
-    def finished(self) -> bool:
-        """Whether its writer has ended the run and said so."""
-        return self._raw is not None and self._raw.finished
-
-    def has_grown(self, row: int) -> bool:
-        """Tell whether there are rows from this one on, which were not there at the first look."""
-        return self._raw is not None and not self._raw.was_left_at(row)
+            return self._not_ready(row, error)
 
     @property
     def identity(self) -> Position | None:
@@ -214,21 +137,25 @@ class Steps:
         raw = self._raw
         return None if raw is None else Position(0, raw.created, raw.run_id)
 
-    def _opened(self) -> RawFile:
-        if self._raw is None:
+    def _opened(self) -> tuple[RawFile, Ending]:
+        if self._raw is None or self.ending is None:
             self._raw = RawFile(self.path, late_seconds=_LATE_SECONDS)
-        return self._raw
+            self.ending = Ending(self._raw, late_seconds=_LATE_SECONDS)
+        return self._raw, self.ending
 
     def _at(self, row: int | None) -> Place:
         return Place(self.number, row)
 
-    def _not_ready(self, row: int | None, error: NotReady) -> Step:
+    def _not_ready(self, row: int | None, error: Exception) -> Step:
         if self._raw is None and not self.path.exists():
             self._absent = True
+        trouble = str(error)
+        if isinstance(error, OSError):  # of a file server, for one
+            trouble = f"{self.path}: cannot be read: {error}"
         if not self._warned:
             self._warned = True
-            logger.warning("%s; waiting for it", str(error))
-        return Step(self._at(row), trouble=str(error))
+            logger.warning("%s; waiting for it", trouble)
+        return Step(self._at(row), trouble=trouble)
 
     def _has_settled(self, raw: RawFile) -> bool:
         """Tell whether the end of a file that was just closed can be known.
@@ -286,7 +213,7 @@ class Steps:
             raise FileReplaced(msg)
         return position.row
 
-    def _read(self, raw: RawFile, row: int, stop: int) -> Step:
+    def _read(self, raw: RawFile, ending: Ending, row: int, stop: int) -> Step:
         # Few enough rows for the processor's cache, and for a memory that is bounded.
         stop = min(stop, row + _STEP_ROWS)
         found = raw.read_some(row, stop, self.choice.max_bytes, self.choice.wanted)
@@ -294,9 +221,9 @@ class Steps:
         raw.check_same()
         read = found.stop - row
         if not read:
-            return self._unreadable(raw, row, str(found.cause))
+            return self._unreadable(raw, ending, row, str(found.cause))
         self._missing = None
-        self._orphaned = None
+        ending.end_look(has_read=True)
         batch = found.batch if len(found.batch) else None
         outcome = self._stopped(found.stop)
         facts = self._facts(raw, found.stop, batch)
@@ -307,7 +234,7 @@ class Steps:
             return None
         return "end" if self.choice.until == "end" else "row"
 
-    def _unreadable(self, raw: RawFile, row: int, cause: str) -> Step:
+    def _unreadable(self, raw: RawFile, ending: Ending, row: int, cause: str) -> Step:
         """Give up on a row that stays as it is; otherwise it is tried again."""
         now = time.monotonic()
         if self._missing is None or self._missing.row != row:
@@ -318,13 +245,13 @@ class Steps:
             raise RowUnreadable(self.path, row, cause)
         # In a file that lost its name, rows that were never written are not waited for.
         if raw.orphaned is not None and raw.was_left_at(row):
-            self._check_name(raw)
+            ending.check_name()
         elif waited > _UNREADABLE_SECONDS and self._missing.looks > _UNREADABLE_LOOKS:
             raise RowUnreadable(self.path, row, cause)
         self.retries += 1
         return Step(self._at(row), trouble=cause, facts=self._facts(raw, row, None))
 
-    def _idle(self, raw: RawFile, row: int) -> Step:
+    def _idle(self, raw: RawFile, ending: Ending, row: int) -> Step:
         """Find out whether there will be more."""
         outcome = self._stopped(row)
         if outcome is None and row >= min(raw.lengths) and raw.finished:
@@ -332,21 +259,8 @@ class Steps:
             raw.check_same()
             outcome = "finished"
         if outcome is None:
-            self._check_name(raw)
+            ending.check_name()
         return Step(self._at(row), outcome=outcome, facts=self._facts(raw, row, None))
-
-    def _check_name(self, raw: RawFile) -> None:
-        """Raise if the name is another file's, and the old one has nothing more to give."""
-        reason = raw.orphaned
-        if reason is None:
-            self._orphaned = None
-            return
-        now = time.monotonic()
-        self._orphaned = self._orphaned or now
-        # Its writer may still have rows for it, under another name or none.
-        if now - self._orphaned > _DRAIN_SECONDS and raw.still and not self._has_changed(raw):
-            msg = f"{self.path}: {reason}, and all rows of the file that was followed were given"
-            raise FileReplaced(msg, drained=True)
 
     def _facts(self, raw: RawFile, row: int, batch: Batch | None) -> Facts:
         announced = min(raw.lengths)
@@ -363,7 +277,7 @@ class Steps:
 
     def close(self) -> None:
         """Close the file. Idempotent."""
-        raw, self._raw = self._raw, None
+        raw, self._raw, self.ending = self._raw, None, None
         if raw is not None:
             raw.close()
 

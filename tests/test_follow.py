@@ -1241,7 +1241,7 @@ def test_permission_that_comes_back(kind: str, readable_folder: Path):
 @pytest.fixture
 def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give a lost file less time for its last rows."""
-    monkeypatch.setattr("streamer.steps._DRAIN_SECONDS", 0.2)
+    monkeypatch.setattr("streamer.ending._DRAIN_SECONDS", 0.2)
     monkeypatch.setattr("streamer.rawfile._STILL_SECONDS", 0.2)
 
 

@@ -574,7 +574,7 @@ def test_options_are_checked_before_anything_is_read(run):
 def test_gap_comes_between_packets(tmp_path, monkeypatch, way):
     """Where another file takes the name, it is said between its packets and the old ones."""
     # A lost file has less time for its last rows.
-    monkeypatch.setattr("streamer.steps._DRAIN_SECONDS", 0.2)
+    monkeypatch.setattr("streamer.ending._DRAIN_SECONDS", 0.2)
     monkeypatch.setattr("streamer.rawfile._STILL_SECONDS", 0.2)
     path, other = tmp_path / "raw.h5", tmp_path / "other.h5"
     with RawWriter(other, io_version="0.0") as out:

@@ -29,7 +29,7 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give a lost file less time for its last rows."""
-    monkeypatch.setattr("streamer.steps._DRAIN_SECONDS", 0.2)
+    monkeypatch.setattr("streamer.ending._DRAIN_SECONDS", 0.2)
     monkeypatch.setattr("streamer.rawfile._STILL_SECONDS", 0.2)
 
 

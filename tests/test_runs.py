@@ -426,7 +426,7 @@ def test_a_run_that_is_renamed_while_it_is_followed(way: str, runs: Path):
 
 def test_a_name_that_is_used_again(way: str, runs: Path, monkeypatch):
     """Runs that take turns under one name are all given."""
-    monkeypatch.setattr("streamer.steps._DRAIN_SECONDS", 0.1)
+    monkeypatch.setattr("streamer.ending._DRAIN_SECONDS", 0.1)
     with live(way, runs, rotate_grace=0.1) as run:
         for number in range(3):
             write(runs / "current.h5", 4)
@@ -580,7 +580,7 @@ def test_a_run_that_is_removed_before_it_is_read(on_replace: str, way: str, runs
 
 def test_a_run_that_is_removed_after_it_was_read(way: str, runs: Path, monkeypatch):
     """To clear away what has been given is nobody's loss."""
-    monkeypatch.setattr("streamer.steps._DRAIN_SECONDS", 0.1)
+    monkeypatch.setattr("streamer.ending._DRAIN_SECONDS", 0.1)
     with live(way, runs, rotate_grace=0.1) as run:
         write(runs / "1.h5", 3)
         run.has(3)

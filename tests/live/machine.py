@@ -31,7 +31,7 @@ from .writers import ROOT, Lines, _column, environment, say
 
 #: What the reader does not wait for here as long as it does elsewhere [s].
 BRISK = {
-    "streamer.steps._DRAIN_SECONDS": 0.02,
+    "streamer.ending._DRAIN_SECONDS": 0.02,
     "streamer.steps._LATE_SECONDS": 0.01,
     "streamer.steps._UNREADABLE_SECONDS": 0.15,
     "streamer.rawfile._STILL_SECONDS": 0.02,
