@@ -138,8 +138,9 @@ class Steps:
         return None if raw is None else Position(0, raw.created, raw.run_id)
 
     def _opened(self) -> tuple[RawFile, Ending]:
-        if self._raw is None or self.ending is None:
+        if self._raw is None:
             self._raw = RawFile(self.path, late_seconds=_LATE_SECONDS)
+        if self.ending is None:
             self.ending = Ending(self._raw, late_seconds=_LATE_SECONDS)
         return self._raw, self.ending
 
