@@ -243,17 +243,17 @@ def test_io_groups(io_groups, hundred: Path):
 
 def test_rows_that_are_filtered_out_are_no_silence(way: str, path: Path):
     """A writer whose rows nobody here wants has not stalled."""
-    with RawWriter(path) as out, live(way, path, io_groups={200}, idle_timeout=0.5) as run:
+    with RawWriter(path) as out, live(way, path, io_groups={200}, idle_timeout=1.0) as run:
         for start in range(20):
+            before = time.monotonic()
             out.append([b"x"], [1])
-            begun = time.monotonic()
             run.until(lambda start=start: run.follower.position.row == start + 1)
-            while time.monotonic() < begun + 0.05:
+            while time.monotonic() < before + 0.06:
                 run.looked(1)
         with pytest.raises(WriterStalled):
             run.end()
         assert run.messages == []
-        assert run.ended_at > begun + 0.4
+        assert run.ended_at >= before + 1.0
 
 
 # ------------------------------------------------------------------------ idle_timeout
@@ -265,15 +265,15 @@ def test_silence(hints: bool, way: str, path: Path):
     with foreign(path, 10) as file, live(way, path, idle_timeout=0.6, hints=hints) as run:
         run.has(10)
         run.looked(5)
+        before = time.monotonic()
         enlarge(file, 20)
         fill(file, 10, 20)
         run.has(20)
-        last = time.monotonic()
         with pytest.raises(WriterStalled, match=r"no new row for 0\.6 s; the next is row 20"):
             run.end()
         assert str(path) in str(run.error)
         assert isinstance(run.error, TimeoutError)
-        assert 0.5 < run.ended_at - last < 2.5
+        assert 0.6 <= run.ended_at - before < 5
         assert_rows(run.messages, range(20))
         # It was closed then; no other end may be read out of it.
         assert run.follower.outcome == "closed"

@@ -203,7 +203,7 @@ def test_text_is_no_raw_file(size: int, tmp_path: Path):
     path.write_bytes(b"row,io_group\n" * 400 if size == 5000 else b"t" * size)
     before = time.monotonic()
     open_error(path, LayoutError)
-    assert time.monotonic() - before < 0.5
+    assert time.monotonic() - before < 1
 
 
 @pytest.mark.parametrize("size", [0, 8, 4096])
@@ -869,7 +869,7 @@ def test_use_after_close(use: str, case: str, tmp_path: Path):
     before = time.monotonic()
     with pytest.raises(StreamError, match="closed"):
         USES[use](raw)
-    assert time.monotonic() - before < 0.2
+    assert time.monotonic() - before < 1
 
 
 def test_meta_is_what_the_file_says_now(tmp_path: Path):

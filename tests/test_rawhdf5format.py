@@ -819,7 +819,7 @@ def test_absent_file_is_an_error_at_once(path: Path, function):
         begun = time.perf_counter()
         with pytest.raises(FileNotFoundError, match=r"raw\.h5"):
             function(path, attempts=attempts)
-        assert time.perf_counter() - begun < 0.5
+        assert time.perf_counter() - begun < 1
     assert not path.exists()
 
 
@@ -876,7 +876,7 @@ def test_other_hdf5_file_is_a_layout_error(raw: Path, case: str):
     for function in (from_rawfile, len_rawfile):
         with pytest.raises(LayoutError, match=r"raw\.h5: not a LArPix raw file"):
             function(raw)
-    assert time.perf_counter() - begun < 0.5
+    assert time.perf_counter() - begun < 1
 
 
 @pytest.mark.parametrize("function", [from_rawfile, len_rawfile])
@@ -887,7 +887,7 @@ def test_file_that_is_not_hdf5_is_a_layout_error(path: Path, content: bytes, fun
     begun = time.perf_counter()
     with pytest.raises(LayoutError, match=r"raw\.h5"):
         function(path)
-    assert time.perf_counter() - begun < 0.5
+    assert time.perf_counter() - begun < 1
 
 
 def test_file_that_never_becomes_readable_is_given_up(path: Path, monkeypatch):

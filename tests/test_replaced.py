@@ -192,9 +192,10 @@ def test_started_again_while_it_is_asked_whether_it_is_finished(
     other = write(tmp_path / "other.h5", 10)
     os.utime(other, (0, time.time() - 60))
     finished = RawFile.finished
-    asked = []
+    asked, begun = [], threading.Event()
 
     def started_again(raw: RawFile) -> bool:
+        assert begun.wait(30)
         if len(run.messages) == 10 and not asked:
             asked.append(True)
             path.write_bytes(other.read_bytes())
@@ -203,6 +204,7 @@ def test_started_again_while_it_is_asked_whether_it_is_finished(
 
     monkeypatch.setattr(RawFile, "finished", property(started_again))
     with live(way, path, on_replace="continue") as run:
+        begun.set()
         old, gap, new = parts(run.end())
     assert_rows(old, range(10))
     assert gap[:2] == (10, None)

@@ -359,7 +359,7 @@ def test_two_processes_that_take_turns_lose_nothing(path: Path):
 
 def test_file_of_a_living_stranger_is_refused(path: Path):
     """A program that keeps the file open in its own way is not disturbed by our attempt."""
-    with running("file", path, batch=100, batches=80, pause=0.02, size="mixed") as writer:
+    with running("file", path, batch=100, batches=160, pause=0.02, size="mixed") as writer:
         writer.wait_for(100)
         for way in ("RawWriter", "to_rawfile"):
             begun = time.monotonic()
