@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import threading
@@ -109,7 +110,7 @@ class Following:
         self._poll = poll
         self._use_hints = hints
         self._progress = Progress(start)
-        self._calls = 0
+        self._numbers = itertools.count()
         self._store_due = -math.inf
         self._idle_since: float | None = None
         self._closed = False
@@ -161,7 +162,7 @@ class Following:
     def _call(self) -> _Call:
         """Return the next call of :meth:`_look`."""
         until = None
-        self._calls += 1
+        number = next(self._numbers)
         if self._idle_timeout is not None:
             # Kept from call to call: who waits with shorter timeouts of his own, again and
             # again, hears of the silence too.
@@ -169,8 +170,10 @@ class Following:
             until = self._idle_since + self._idle_timeout
         progress = self._progress
         self._bell.call = _Call(
-            progress.place, progress.trouble, until, self._calls, progress.committed
+            progress.place, progress.trouble, until, number, progress.committed
         )
+        if self._closed:  # just now: whoever did so may have ended the call before this one
+            self._bell.call.end()
         return self._bell.call
 
     def _look(self, call: _Call) -> Step:
@@ -237,8 +240,8 @@ class Following:
 
         Not in the thread that stores it: one that was abandoned comes late.
         """
-        self._calls += 1
-        return self._progress.committed, self._calls
+        number = next(self._numbers)
+        return self._progress.committed, number
 
     def _commit_now(self, position: Position, number: int) -> None:
         """Store a position, on disk when this returns. In any thread."""
@@ -276,8 +279,6 @@ class Following:
 
     def _take(self, step: Step) -> bool:
         """Move on by a step; tell whether there is something to give."""
-        if self._closed:  # meanwhile, by another
-            return False
         # Also rows that are filtered out, and the next run, of which nothing is known yet.
         if step.read or step.place.file != self._progress.place.file:
             self._idle_since = None

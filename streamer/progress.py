@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,7 +13,7 @@ import numpy as np
 from streamer.batch import Batch, Gap, Message
 from streamer.position import Position, anchor_of
 from streamer.sequence import FIRST
-from streamer.step import Facts, Place, Step, header_seconds
+from streamer.step import Facts, Step, header_seconds
 
 __all__ = ["Lag", "Progress", "Stats"]
 
@@ -54,6 +55,10 @@ class Progress:
     ----------
     start
         As in :func:`streamer.follow`.
+
+    Notes
+    -----
+    Another thread than the one that is given the rows may ask how far it is, or drop the rest.
     """
 
     def __init__(self, start: str | int | Position) -> None:
@@ -65,6 +70,9 @@ class Progress:
         #: What the last step that saw a file found out.
         self.facts: Facts | None = None
         self.trouble: str | None = None
+        # Who goes on to another batch holds the lock; to go on within one takes none.
+        self._lock = threading.RLock()
+        self._dropped = False
         # Behind all that was given, if nothing is left of the batch.
         self._behind = self._done_behind = start
         self._last: Message | None = None
@@ -80,20 +88,24 @@ class Progress:
 
         All at once, so that nothing can come between.
         """
-        self.place = step.place
-        self.facts = step.facts or self.facts
-        self.trouble = step.trouble
-        self.outcome = step.outcome
-        if step.read:
-            self._last_row_time = time.time()
-        if step.facts is not None and step.place.row is not None and step.batch is None:
-            self._behind = self._done_behind = _moved(self._behind, step.facts, step.place.row)
-        if step.batch is not None:
-            self._settle()
-            self._batches += 1
-            self._batch = step.batch
-        self._gap = step.gap
-        return step.batch is not None or step.gap is not None
+        with self._lock:
+            if self._dropped:
+                return False
+            self.place = step.place
+            self.facts = step.facts or self.facts
+            self.trouble = step.trouble
+            self.outcome = step.outcome
+            if step.read:
+                self._last_row_time = time.time()
+            if step.facts is not None and step.place.row is not None and step.batch is None:
+                self._behind = _moved(self._behind, step.facts, step.place.row)
+                self._done_behind = self._behind
+            if step.batch is not None:
+                self._settle()
+                self._batches += 1
+                self._batch = step.batch
+            self._gap = step.gap
+            return step.batch is not None or step.gap is not None
 
     def next_message(self) -> Message | Gap | None:
         """Give the next message of the batch; None if there is none left.
@@ -104,9 +116,10 @@ class Progress:
         for message in self._messages:
             self._given += 1
             return message
-        if not self.left:
-            return self._take_gap()
-        self._messages = iter(self._part())
+        with self._lock:
+            if not self.left:
+                return self._take_gap()
+            self._messages = iter(self._part())
         return self.next_message()
 
     def _take_gap(self) -> Gap | None:
@@ -140,47 +153,57 @@ class Progress:
     @property
     def left(self) -> int:
         """How many messages of the batch have not been given."""
-        return 0 if self._batch is None else len(self._batch) - self._given
+        with self._lock:
+            if self._batch is None or self._dropped:
+                return 0
+            return len(self._batch) - self._given
 
     def rest(self) -> Batch | Gap | None:
         """Give what is left of the batch at once; None if there is nothing left."""
-        self._done = self._given
-        batch, given = self._batch, self._given
-        if batch is None or not self.left:
-            return self._take_gap()
-        self._messages = iter(())
-        self._given = len(batch)
+        with self._lock:
+            self._done = self._given
+            batch, given = self._batch, self._given
+            if batch is None or not self.left:
+                return self._take_gap()
+            self._messages = iter(())
+            self._given = len(batch)
         return batch.select(np.arange(given, len(batch))) if given else batch
 
     def piece(self, max_bytes: int) -> Batch | Gap | None:
         """Give the next messages of the batch, up to so many bytes; None if none is left."""
-        self._done = self._given
-        batch, first = self._batch, self._given
-        if batch is None or not self.left:
-            return self._take_gap()
-        if not first and batch.payload_bytes <= max_bytes:
-            return self.rest()
-        stops = np.cumsum(batch.lengths[first:])
-        count = max(1, int(np.searchsorted(stops, max_bytes, "right")))
-        self._messages = iter(())
-        self._given = first + count
-        return batch.select(np.arange(first, self._given))
+        with self._lock:
+            self._done = self._given
+            batch, first = self._batch, self._given
+            if batch is None or not self.left:
+                return self._take_gap()
+            if not first and batch.payload_bytes <= max_bytes:
+                return self.rest()
+            stops = np.cumsum(batch.lengths[first:])
+            count = max(1, int(np.searchsorted(stops, max_bytes, "right")))
+            self._messages = iter(())
+            self._given = stop = first + count
+        return batch.select(np.arange(first, stop))
 
     def settle(self) -> None:
         """Count the batch, if all of it was given, and let go of its memory."""
-        if not self.left:
-            self._settle()
-            self._done_behind = self._behind
+        with self._lock:
+            if not self.left:
+                self._settle()
+                self._done_behind = self._behind
 
     def drop(self) -> None:
-        """Give nothing more of what was read. The position stays where it is."""
-        if self.left:
-            self.place, self.outcome = Place(self.place.file, self.position.row), None
-        self._settle()
+        """Give nothing more, of what was read or is to come. The position stays where it is."""
+        with self._lock:
+            if self.left:
+                self.outcome = None
+            self._dropped = True
+            # The batch stays, and with it the count of who is taking a message just now.
+            self._messages, self._gap = iter(()), None
 
     def commit(self) -> None:
         """Count what was given last as done with too."""
-        self._done, self._done_behind = self._given, self._behind
+        with self._lock:
+            self._done, self._done_behind = self._given, self._behind
 
     def _settle(self) -> None:
         batch, given = self._batch, self._given
@@ -203,14 +226,18 @@ class Progress:
     @property
     def position(self) -> Position:
         """The row after the last that was given; where it starts if none was."""
-        return self._behind if self._batch is None else self._in_batch(self._batch, self._given)
+        with self._lock:
+            if self._batch is None:
+                return self._behind
+            return self._in_batch(self._batch, self._given)
 
     @property
     def committed(self) -> Position:
         """The row after the last that was given and that its taker has done with."""
-        if self._batch is None:
-            return self._done_behind
-        return self._in_batch(self._batch, self._done)
+        with self._lock:
+            if self._batch is None:
+                return self._done_behind
+            return self._in_batch(self._batch, self._done)
 
     def _in_batch(self, batch: Batch, given: int) -> Position:
         """Return the position behind so many messages of a batch."""
@@ -226,23 +253,26 @@ class Progress:
     @property
     def lag(self) -> Lag:
         """How far what was given is behind the file."""
-        if self.facts is None:
+        with self._lock:
+            facts, last, stats, row = self.facts, self._last_given, self.stats(), self.position.row
+        if facts is None:
             return Lag(0, 0, None)
-        stats, last = self.stats(), self._last_given
-        rows = max(0, self.facts.announced - self.position.row)
+        rows = max(0, facts.announced - row)
         seconds = None
-        if last is not None and self.facts.newest_seconds is not None:
+        if last is not None and facts.newest_seconds is not None:
             own = header_seconds(last.data)
-            seconds = None if own is None else float(max(0, self.facts.newest_seconds - own))
+            seconds = None if own is None else float(max(0, facts.newest_seconds - own))
         return Lag(rows, rows * stats.bytes // max(1, stats.rows), seconds)
 
     def stats(self, looks: int = 0, retries: int = 0) -> Stats:
         """Return what has been done."""
-        rows, size = self._rows, self._bytes
-        if self._batch is not None:
-            rows += self._given
-            size += int(self._batch.lengths[: self._given].sum())
-        return Stats(rows, size, self._batches, looks, retries, self._last_row_time)
+        with self._lock:
+            rows, size = self._rows, self._bytes
+            if self._batch is not None:
+                given = self._given
+                rows += given
+                size += int(self._batch.lengths[:given].sum())
+            return Stats(rows, size, self._batches, looks, retries, self._last_row_time)
 
 
 def _moved(position: Position, facts: Facts, row: int) -> Position:

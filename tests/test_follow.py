@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 from anyio import to_thread
 
-from streamer import Follower, Message, Position, follow, tail
+from streamer import Follower, Message, Position, Tail, follow, tail
 from streamer.errors import (
     FileReplaced,
     LayoutError,
@@ -30,6 +30,8 @@ from streamer.errors import (
     StreamError,
     WriterStalled,
 )
+from streamer.following import Following
+from streamer.progress import Progress
 from writer import RawWriter
 
 from .following import (
@@ -717,6 +719,46 @@ def test_close_while_it_waits_for_the_file(way: str, path: Path):
         assert run.end() == []
         assert run.follower.outcome == "closed"
         assert run.follower.position == Position(row=0)
+
+
+def test_close_just_before_a_wait(path: Path, monkeypatch):
+    """Another thread may close it at any time, also as it is about to wait: it ends."""
+    call = Following._call
+
+    def closed_by_another(live: Tail):
+        other = threading.Thread(target=live.close)
+        other.start()
+        other.join()
+        return call(live)
+
+    with foreign(path, 5), tail(path, poll=NEVER) as live:
+        assert_rows(islice(live, 5), range(5))
+        monkeypatch.setattr(Following, "_call", closed_by_another)
+        with pytest.raises(StopIteration):
+            next(live)
+        assert live.outcome == "closed"
+
+
+@pytest.mark.parametrize("place", ["_part", "take"])
+def test_close_while_a_batch_is_taken(place: str, hundred: Path, monkeypatch):
+    """Another thread closes it just as rows are to be given: some of them are, or none."""
+    method = getattr(Progress, place)
+    others = []
+
+    def closed_by_another(progress: Progress, *arguments):
+        if not others:
+            others.append(threading.Thread(target=live.close))
+            others[0].start()
+            others[0].join(0.2)
+        return method(progress, *arguments)
+
+    monkeypatch.setattr(Progress, place, closed_by_another)
+    with tail(hundred) as live:
+        given = list(live)
+        others[0].join()
+    assert_rows(given, range(len(given)))
+    assert live.stats.rows == live.position.row == len(given)
+    assert live.outcome == "closed" or len(given) == 100
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

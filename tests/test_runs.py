@@ -3,6 +3,7 @@
 import logging
 import os
 import shutil
+import threading
 import time
 from pathlib import Path
 
@@ -458,12 +459,13 @@ def test_a_finished_run_started_again_in_place(way: str, runs: Path):
 def test_rows_that_come_while_it_is_decided_that_a_run_is_over(way: str, runs: Path, monkeypatch):
     """However long the process is held up between a look and what it makes of it."""
     look = RawFile.look
-    waiting = [True]
+    waiting, begun = [True], threading.Event()
     with foreign(runs / "a.h5", 5) as file:
         write(runs / "b.h5", 3)
 
         def held_up(raw: RawFile) -> int:
             announced = look(raw)
+            assert begun.wait(30)
             if raw.path.name == "a.h5" and announced == 5 and waiting and len(run.messages) == 5:
                 waiting.clear()
                 enlarge(file, 9)
@@ -473,6 +475,7 @@ def test_rows_that_come_while_it_is_decided_that_a_run_is_over(way: str, runs: P
 
         monkeypatch.setattr(RawFile, "look", held_up)
         with live(way, runs, rotate_grace=GRACE) as run:
+            begun.set()
             run.has(12)
             run.looked(20)
     assert given(run.messages) == [("a.h5", row) for row in range(9)] + [
