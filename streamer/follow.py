@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, Unpack, cast, overload
@@ -295,7 +296,8 @@ class Follower(Following, Generic[OneT, ManyT]):
         self._progress.commit()
         # Not abandoned: it takes milliseconds, and is on disk or not when this returns. But
         # asyncio's own cancellation does not wait for it: hence the number.
-        await to_thread.run_sync(self._commit_now, *self._numbered())
+        limiter = anyio.CapacityLimiter(1)  # not behind what else the program does in threads
+        await to_thread.run_sync(self._commit_now, *self._numbered(), limiter=limiter)
 
     async def _advance(self) -> None:
         """Wait for rows and read them."""
@@ -343,8 +345,16 @@ class Follower(Following, Generic[OneT, ManyT]):
         await self._release()
 
     async def _release(self) -> None:
-        with anyio.move_on_after(_CLOSING_SECONDS, shield=True):
-            await to_thread.run_sync(self._release_now, abandon_on_cancel=True)
+        limiter = anyio.CapacityLimiter(1)
+        try:
+            with anyio.move_on_after(_CLOSING_SECONDS, shield=True):
+                await to_thread.run_sync(
+                    self._release_now, abandon_on_cancel=True, limiter=limiter
+                )
+        except anyio.get_cancelled_exc_class():
+            # No shield holds off a cancellation of asyncio's own: perhaps it has not begun.
+            threading.Thread(target=self._release_now, daemon=True).start()
+            raise
 
     async def __aenter__(self) -> Self:
         return self

@@ -188,7 +188,12 @@ class Following:
             # that is to be told of, the last look is behind the end.
             call.changed.clear()
             is_last = call.left <= 0
-            step = self._steps.step(place, call)
+            try:
+                step = self._steps.step(place, call)
+            except Exception:
+                if not call.is_over:
+                    raise
+                return Step(place)  # nobody waits for it any more, nor for what is wrong
             if call.is_over:
                 return step
             # On to another file only once it is taken: of a call that was abandoned nothing is,
@@ -267,9 +272,12 @@ class Following:
             hints, self._hints = self._hints, None
         if hints is not None:
             hints.close()
-        self._steps.close()
-        if self._checkpoint is not None:
-            self._commit_now(*self._numbered())
+        try:
+            # Not behind a look that hangs: whoever goes on from there would be overwritten.
+            if self._checkpoint is not None:
+                self._commit_now(*self._numbered())
+        finally:
+            self._steps.close()
 
     def __del__(self) -> None:
         # Of a follower that was dropped in the middle. The steps go with it, and the file.
@@ -286,7 +294,7 @@ class Following:
 
     def _check_silence(self) -> None:
         """Raise if no row has come for as long as was allowed."""
-        if self._idle_timeout is None or self._idle_since is None:
+        if self._closed or self._idle_timeout is None or self._idle_since is None:
             return
         if time.monotonic() < self._idle_since + self._idle_timeout:
             return

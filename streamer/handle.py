@@ -241,18 +241,20 @@ class Handle:
         if self._raw is not None and self._raw.end != self._end:
             msg = "opened beside a writer without SWMR, and the file has grown since"
             raise OSError(msg)
-        # The headers first: a writer that commits with them has then flushed the messages.
-        self.headers.refresh()
-        headers = self.headers.shape[0]
-        self.msgs.refresh()
-        lengths = self.msgs.shape[0], headers
-        if h5f.get_obj_count(self._file.id, h5f.OBJ_DATASET) != 2:
-            msg = (
-                "another handle in this process has its datasets open through HDF5's log "
-                "driver, and HDF5 cannot refresh a dataset that is open twice. Close it first"
-            )
-            raise RuntimeError(msg)
-        return lengths
+        # At once: another thread may be about to close the datasets, which are not to be open
+        # twice while they are refreshed, and would not be counted afterwards.
+        with phil:
+            if h5f.get_obj_count(self._file.id, h5f.OBJ_DATASET) != 2:
+                msg = (
+                    "another handle in this process has its datasets open through HDF5's log "
+                    "driver, and HDF5 cannot refresh a dataset that is open twice. Close it first"
+                )
+                raise RuntimeError(msg)
+            # The headers first: a writer that commits with them has then flushed the messages.
+            self.headers.refresh()
+            headers = self.headers.shape[0]
+            self.msgs.refresh()
+            return self.msgs.shape[0], headers
 
     def release(self) -> None:
         """Give it back; the last user closes it."""

@@ -208,10 +208,11 @@ class Progress:
     def _settle(self) -> None:
         batch, given = self._batch, self._given
         self._messages = iter(())
-        if batch is not None and given:
-            self._rows += given
-            self._bytes += int(batch.lengths[:given].sum())
-            self._last = batch[given - 1]
+        if batch is not None:
+            if given:  # if not, it is known by now in which row it begins
+                self._rows += given
+                self._bytes += int(batch.lengths[:given].sum())
+                self._last = batch[given - 1]
             done = None if self._done == given else self.committed
             self._behind = self.position
             self._done_behind = done or self._behind

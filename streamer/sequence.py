@@ -89,7 +89,7 @@ class Sequence:
         self._grace = rotate_grace
         # The lock makes a step that was abandoned and the next one follow each other. All
         # below belongs to who holds it.
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._closed = False
         self._runs = _runs_of(os.fspath(source))
         self._begun = self._warned = False

@@ -1,5 +1,6 @@
 """follow() and tail(): where they start and end, what they tell, and what may go wrong."""
 
+import asyncio
 import ctypes
 import logging
 import os
@@ -10,7 +11,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from functools import partial
 from itertools import islice, product
 from pathlib import Path
@@ -21,7 +22,7 @@ import numpy as np
 import pytest
 from anyio import to_thread
 
-from streamer import Follower, Message, Position, Tail, follow, tail
+from streamer import Follower, Message, Position, RawFile, Tail, follow, tail
 from streamer.errors import (
     FileReplaced,
     LayoutError,
@@ -32,6 +33,8 @@ from streamer.errors import (
 )
 from streamer.following import Following
 from streamer.progress import Progress
+from streamer.sequence import Sequence
+from streamer.step import Step
 from writer import RawWriter
 
 from .following import (
@@ -51,6 +54,15 @@ from .live.writers import ROOT, environment, io_group, message
 # Long enough that no test ends by it; a wait that a hint or a close should end.
 NEVER = 60.0
 PR_SET_DUMPABLE = 4
+
+
+def descriptors_of(path: Path) -> int:
+    names = [str(path), str(path.resolve())]
+    found = 0
+    for entry in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):  # the descriptor of this very listing
+            found += str(entry.readlink()) in names
+    return found
 
 
 @pytest.fixture(params=WAYS)
@@ -759,6 +771,141 @@ def test_close_while_a_batch_is_taken(place: str, hundred: Path, monkeypatch):
     assert_rows(given, range(len(given)))
     assert live.stats.rows == live.position.row == len(given)
     assert live.outcome == "closed" or len(given) == 100
+
+
+@pytest.mark.parametrize("given", [0, 5])
+def test_close_during_a_slow_look_is_no_silence(given: int, path: Path, monkeypatch):
+    """A look that takes longer than idle_timeout, and a close meanwhile: it has just ended."""
+    step, others = Sequence.step, []
+
+    def slow(steps: Sequence, *arguments):
+        time.sleep(0.3)
+        others.append(threading.Thread(target=live.close))
+        others[-1].start()
+        others[-1].join(0.2)
+        return step(steps, *arguments)
+
+    with foreign(path, 5), tail(path, idle_timeout=0.2) as live:
+        assert_rows(islice(live, given), range(given))
+        monkeypatch.setattr(Sequence, "step", slow)
+        assert list(live) == []
+        others[0].join()
+
+
+def test_close_during_a_look_that_fails(path: Path, monkeypatch):
+    """What is wrong with the file is no matter any more to who has closed it."""
+    check_same, others = RawFile.check_same, []
+
+    def closed_by_another(raw: RawFile) -> None:
+        others.append(threading.Thread(target=live.close))
+        others[-1].start()
+        others[-1].join(0.2)
+        check_same(raw)
+
+    with foreign(path, 5):
+        pass
+    with tail(path) as live:
+        assert_rows(islice(live, 5), range(5))
+        with foreign(path, 3):
+            monkeypatch.setattr(RawFile, "check_same", closed_by_another)
+            assert list(live) == []
+        others[0].join()
+        assert live.outcome == "closed"
+
+
+def test_close_before_the_first_message_of_a_batch(hundred: Path, monkeypatch):
+    """The position is where the batch begins, and stays there."""
+    take, positions = Progress.take, []
+
+    def closed_by_another(progress: Progress, step: Step) -> bool:
+        has_rows = take(progress, step)
+        other = threading.Thread(target=live.close)
+        other.start()
+        other.join()
+        positions.append(live.position)
+        return has_rows
+
+    monkeypatch.setattr(Progress, "take", closed_by_another)
+    with tail(hundred, start=-3) as live:
+        assert list(live) == []
+    assert positions[0].row == 97
+    assert live.position == positions[0]
+
+
+def test_close_after_an_interrupt(path: Path):
+    """Ctrl-C may come just as the lock of the steps was taken: closing does not wait for it."""
+
+    class Interrupted:
+        def __init__(self, lock) -> None:
+            self._lock = lock
+
+        def acquire(self, *arguments, **options):
+            self._lock.acquire(*arguments, **options)
+            raise KeyboardInterrupt
+
+        def __enter__(self):
+            return self._lock.__enter__()
+
+        def __exit__(self, *error):
+            return self._lock.__exit__(*error)
+
+    with foreign(path, 5), tail(path) as live:
+        assert_rows(islice(live, 5), range(5))
+        live._steps._lock = Interrupted(live._steps._lock)
+        with pytest.raises(KeyboardInterrupt):
+            next(live)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_close_while_the_program_uses_all_its_threads(backend: str, path: Path, tmp_path: Path):
+    """Neither closing nor storing waits for threads that others of the program have."""
+    may_end = threading.Event()
+
+    async def main() -> None:
+        to_thread.current_default_thread_limiter().total_tokens = 1
+        async with anyio.create_task_group() as group:
+            group.start_soon(to_thread.run_sync, may_end.wait)
+            await anyio.wait_all_tasks_blocked()
+            with anyio.fail_after(4):
+                async with follow(path, checkpoint=tmp_path / "state.json") as live:
+                    await anext(live)
+                    await live.commit()
+            may_end.set()
+
+    with foreign(path, 5):
+        try:
+            anyio.run(main, backend=backend)
+        finally:
+            may_end.set()
+
+
+def test_close_that_asyncio_cancels(path: Path):
+    """A task that is cancelled twice leaves nothing open (the fixture looks)."""
+
+    async def consume() -> None:
+        async with live:
+            await anext(live)
+            waits.set()
+            await anext(live)
+
+    async def main() -> None:
+        task = asyncio.create_task(consume())
+        await waits.wait()
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    with foreign(path, 1):
+        live, waits = follow(path), asyncio.Event()
+        asyncio.run(main())
+        deadline = time.monotonic() + 30
+        while descriptors_of(path) > 1:  # the writer's
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

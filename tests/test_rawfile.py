@@ -1119,6 +1119,37 @@ def test_reader_whose_shared_handle_is_closed_while_it_opens(tmp_path: Path, mon
         assert_right(first, 100)
 
 
+def test_file_that_is_closed_while_another_thread_opens_it(tmp_path: Path, monkeypatch):
+    """Datasets that are still open as they are refreshed, and no more when they are counted."""
+    path = make(tmp_path / "raw.h5", 1000)
+    first = RawFile(path)
+    close, closing, may_close = Handle._close, threading.Event(), threading.Event()
+
+    def held_up(handle: Handle) -> None:
+        closing.set()
+        assert may_close.wait(30)
+        close(handle)
+
+    monkeypatch.setattr(Handle, "_close", held_up)
+    other = threading.Thread(target=first.close)
+    other.start()
+    assert closing.wait(30)
+    monkeypatch.setattr(Handle, "_close", close)
+
+    class Late:
+        def __getattr__(self, name: str):
+            if name == "get_obj_count":
+                may_close.set()
+                other.join(0.2)
+            return getattr(h5f, name)
+
+    monkeypatch.setattr("streamer.handle.h5f", Late())
+    with RawFile(path) as raw:
+        assert len(raw) == 1000
+        assert not wrong_rows(raw.read(500, 600), 500, 600)
+    other.join()
+
+
 @pytest.mark.parametrize("case", ["plain", "gzip", "lzf"])
 def test_many_readers_in_threads(case: str, tmp_path: Path):
     """Threads that open, read and close one live file at once all read right rows."""

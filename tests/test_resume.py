@@ -1,13 +1,25 @@
 """Checkpoints of followers: what is stored when, and where the next one goes on."""
 
 import json
+import sys
+import threading
 import time
 from pathlib import Path
 
 import anyio
 import pytest
 
-from streamer import Checkpoint, CheckpointError, FileReplaced, StreamError, follow, tail
+from streamer import (
+    Checkpoint,
+    CheckpointError,
+    FileReplaced,
+    Follower,
+    StreamError,
+    follow,
+    tail,
+)
+from streamer.step import Step
+from streamer.steps import Steps
 from writer import RawWriter
 
 from .following import BACKENDS, WAYS, append, assert_rows, live, write
@@ -235,3 +247,47 @@ def test_resumed_right_after_the_close(way: str, path: Path):
             run.end()
     with live(way, path, start=run.follower.position) as run:
         assert [found.data for found in run.end()] == [b"third"]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_look_that_hangs_holds_up_no_position(
+    backend: str, path: Path, state: Path, monkeypatch
+):
+    """Who closes meanwhile has stored it; when the look comes back, it is not stored again."""
+    step, may_go_on = Steps.step, threading.Event()
+    hung: list[Steps] = []
+
+    def hanging(steps: Steps, row: int | None) -> Step:
+        if hung[0] is steps:
+            may_go_on.wait(30)
+        return step(steps, row)
+
+    async def main() -> None:
+        first = follow(path, checkpoint=state)
+        async with first:
+            assert len(await first.next_batch()) == 5
+            hung.append(first._steps._files[0])
+            monkeypatch.setattr(Steps, "step", hanging)
+            with anyio.move_on_after(0.2):
+                await first.next_batch()
+        assert stored(state) == 5
+        with RawWriter(path) as out:
+            append(out, 5, 10)
+            out.close(finished=False)
+        async with follow(path, checkpoint=state) as second:
+            assert len(await second.next_batch()) == 5
+            await second.commit()
+
+    monkeypatch.setattr(sys.modules[Follower.__module__], "_CLOSING_SECONDS", 0.2)
+    with RawWriter(path) as out:
+        append(out, 0, 5)
+        out.close(finished=False)
+    try:
+        anyio.run(main, backend=backend)
+    finally:
+        may_go_on.set()
+    deadline = time.monotonic() + 30
+    while hung[0].identity is not None:  # until it is closed
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert stored(state) == 10
