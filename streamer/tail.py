@@ -110,7 +110,8 @@ class _Again(Iterator[ItemT]):
 class Tail(Following, Generic[OneT, ManyT]):
     """What :func:`tail` returns: an iterator over the messages of a file.
 
-    Not to be made by hand, nor used by two threads at once. Best used in ``with``.
+    Not to be made by hand, nor iterated by two threads at once; another thread may close it,
+    and ask for its position, lag, stats and outcome. Best used in ``with``.
 
     Examples
     --------
