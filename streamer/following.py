@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal, TypedDict
 
 from streamer.checkpoint import Checkpoint
-from streamer.errors import NotReady, StreamError, WriterStalled
+from streamer.errors import LayoutError, NotReady, StreamError, WriterStalled
 from streamer.position import Position
 from streamer.progress import Lag, Progress, Stats
 from streamer.sequence import FIRST, Sequence
@@ -190,7 +190,7 @@ class Following:
             is_last = call.left <= 0
             try:
                 step = self._steps.step(place, call)
-            except Exception:
+            except (StreamError, LayoutError):
                 if not call.is_over:
                     raise
                 return Step(place)  # nobody waits for it any more, nor for what is wrong
